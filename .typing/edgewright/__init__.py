@@ -1,0 +1,1 @@
+../../edgewright/__init__.py

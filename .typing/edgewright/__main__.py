@@ -1,0 +1,1 @@
+../../edgewright/__main__.py

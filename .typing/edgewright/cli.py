@@ -1,0 +1,1 @@
+../../edgewright/cli.py

@@ -1,0 +1,1 @@
+../../edgewright/quickstart.py

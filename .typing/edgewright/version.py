@@ -1,0 +1,1 @@
+../../edgewright/version.py

@@ -1,0 +1,1 @@
+"""How fast a bundle is here, and on what machine that was measured."""

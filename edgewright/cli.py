@@ -1,0 +1,62 @@
+"""The command line: one app; each stage owns its own command functions."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from edgewright.benchmarks.commands import bench_command
+from edgewright.export.commands import export_command
+from edgewright.quickstart import quickstart_command
+from edgewright.runtime.commands import predict_command, val_command, verify_command
+from edgewright.runtime.errors import EdgewrightError
+from edgewright.train.commands import train_command
+from edgewright.version import __version__
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="From a folder of images to a verified, quantized, benchmarked classifier on an edge device.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+app.command("quickstart")(quickstart_command)
+app.command("train")(train_command)
+app.command("export")(export_command)
+app.command("verify")(verify_command)
+app.command("val")(val_command)
+app.command("predict")(predict_command)
+app.command("bench")(bench_command)
+
+
+def main() -> None:
+    """Entry point: an EdgewrightError becomes one message and its exit status, an interrupt 130."""
+    try:
+        app()
+    except EdgewrightError as error:
+        print(f"edgewright: {error}", file=sys.stderr)
+        sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        print("edgewright: interrupted; a training run continues with --resume", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output has gone, as in `edgewright … | head`; nothing is left to say, and nobody to hear it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

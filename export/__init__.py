@@ -1,0 +1,1 @@
+"""From a trained model to a bundle of artefacts, each proven equal to it."""

@@ -1,0 +1,104 @@
+"""`edgewright export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+from edgewright.runtime.console import emit_json, notice, print_table
+from edgewright.runtime.errors import GateError, MissingExtraError
+
+if TYPE_CHECKING:
+    from edgewright.export.exporter import Export
+
+__all__ = ["export_command", "export_document", "print_export"]
+
+
+def export_document(result: Export) -> dict[str, Any]:
+    """The `--json` document of an export."""
+    from edgewright.export.report import artefact_rows
+
+    return {
+        "bundle": str(result.bundle.path),
+        "recommended": result.bundle.manifest.recommended,
+        "artefacts": artefact_rows(result.candidates),
+    }
+
+
+def print_export(result: Export) -> None:
+    """The table a person sees."""
+    from edgewright.export.report import artefact_rows
+
+    recommended = result.bundle.manifest.recommended
+    images = result.candidates[0][1].parity.images
+    print_table(
+        f"{result.bundle.path}: agreement with the trained model on {images} pictures",
+        ("artefact", "top-1", "drop", "test top-1", "agreement", "size", "p50", ""),
+        [
+            (
+                row["name"],
+                None if row["top1"] is None else f"{row['top1']:.4f}",
+                None if row["drop"] is None else f"{row['drop']:+.2f}",
+                None if row["test_top1"] is None else f"{row['test_top1']:.4f}",
+                f"{row['parity']['top1_agreement']:.2%}",
+                f"{row['size_bytes'] / 1e6:.2f} MB",
+                f"{row['p50_ms']:.2f} ms",
+                "recommended" if row["name"] == recommended else "" if row["passed"] else "refused",
+            )
+            for row in artefact_rows(result.candidates)
+        ],
+    )
+
+
+def export_command(
+    run: Annotated[str, typer.Argument(help="A run folder, or the name of a backbone to export with its own classes.")],
+    out: Annotated[Optional[Path], typer.Option(help="Bundle folder. [default: bundles/NAME]")] = None,
+    formats: Annotated[
+        Optional[str], typer.Option(help="Comma-separated: onnx, openvino. [default: onnx,openvino]")
+    ] = None,
+    precisions: Annotated[Optional[str], typer.Option(help="Comma-separated: fp32, int8. [default: fp32,int8]")] = None,
+    max_drop: Annotated[
+        Optional[float], typer.Option(help="Points of validation top-1 that INT8 may lose. [default: 1.0]")
+    ] = None,
+    calibration: Annotated[
+        Optional[Path], typer.Option(help="Pictures to calibrate INT8 on. [default: the run's training split]")
+    ] = None,
+    calibration_images: Annotated[Optional[int], typer.Option(help="How many of them. [default: 200]")] = None,
+    weights: Annotated[
+        Optional[str], typer.Option(help="Of a backbone: imagenet or a file. [default: imagenet]")
+    ] = None,
+    imgsz: Annotated[
+        Optional[int], typer.Option(help="Of a backbone: input size. [default: that of its weights]")
+    ] = None,
+    golden: Annotated[Optional[int], typer.Option(help="How many golden vectors. [default: 6]")] = None,
+    config: Annotated[Optional[Path], typer.Option(help="A YAML file with any of these options; flags win.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+) -> None:
+    """Turn a trained run into a bundle of proven artefacts."""
+    given = dict(locals())
+    flags = {key: value for key, value in given.items() if key not in ("config", "json")}
+    for name in ("formats", "precisions"):
+        if flags[name] is not None:
+            flags[name] = tuple(part.strip() for part in flags[name].split(","))
+    flags["out"] = flags["out"] or Path("bundles") / Path(run).name
+    from edgewright.export.config import ExportConfig
+    from edgewright.runtime.settings import load_settings
+
+    settings = load_settings(ExportConfig, flags, config)
+    try:
+        import nncf  # noqa: F401
+        import onnxscript  # noqa: F401
+        import torchvision  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(error.name or "onnx", "export") from error
+    from edgewright.export.exporter import export
+
+    result = export(settings)
+    if json:
+        emit_json(export_document(result))
+    print_export(result)
+    notice(f"next: edgewright verify {result.bundle.path}")
+    refused = [candidate.name for candidate, proof in result.candidates if not proof.passed]
+    if refused:
+        raise GateError(f"The bundle is written, without {', '.join(refused)}: refused for their loss of accuracy.")

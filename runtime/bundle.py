@@ -1,0 +1,131 @@
+"""Bundles on disk: opened only when every byte is what the manifest says, written all at once or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgewright.runtime.errors import BundleError
+from edgewright.runtime.files import atomic_directory, resolve_inside, sha256_of
+from edgewright.runtime.manifest import Artefact, FileRecord, Manifest, parse_manifest
+
+__all__ = ["LABELS_FILE", "MANIFEST_FILE", "Bundle", "open_bundle", "record_files", "writing_bundle"]
+
+MANIFEST_FILE = "manifest.json"
+LABELS_FILE = "labels.txt"
+
+_LARGEST_MANIFEST = 16 * 1024 * 1024
+_LARGEST_FILE = 2 * 1024 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle: its folder and its checked manifest."""
+
+    path: Path
+    manifest: Manifest
+
+    def read(self, relative: str) -> bytes:
+        """The bytes of one file, checked against the manifest at this moment.
+
+        What is checked is what is returned, so a file that is exchanged after the bundle was opened is not used.
+
+        Raises:
+            BundleError: the manifest does not list the file, or the file is missing, linked away, or altered.
+
+        """
+        record = self.manifest.files.get(relative)
+        if record is None:
+            raise BundleError(f"'{relative}' is not listed in the manifest of '{self.path}'.")
+        return _read_checked(self.path, relative, record)
+
+    def artefact_bytes(self, artefact: Artefact) -> tuple[bytes, bytes | None]:
+        """The artefact's model file, and its weights file if it has one."""
+        weights = None if artefact.weights_file is None else self.read(artefact.weights_file)
+        return self.read(artefact.file), weights
+
+
+def _read_checked(root: Path, relative: str, record: FileRecord) -> bytes:
+    path = resolve_inside(root, relative)
+    try:
+        size = path.stat().st_size
+        if size != record.size_bytes or size > _LARGEST_FILE:
+            raise BundleError(
+                f"'{relative}' in '{root}' has {size:,} bytes, expected {record.size_bytes:,}. "
+                "The bundle is incomplete or was altered; export or copy it again."
+            )
+        data = path.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"'{relative}' is missing from '{root}' or cannot be read ({error.strerror or error}). "
+            "The bundle is incomplete; export or copy it again."
+        ) from error
+    found = sha256_of(data)
+    if found != record.sha256:
+        raise BundleError(
+            f"'{relative}' in '{root}' was altered: its SHA-256 is {found[:16]}…, the manifest says "
+            f"{record.sha256[:16]}…. Export or copy the bundle again."
+        )
+    return data
+
+
+def open_bundle(path: Path | str) -> Bundle:
+    """Open a bundle and check every file in it.
+
+    Raises:
+        BundleError: no bundle there, half-written, altered, files outside the folder or unlisted ones inside, or made
+            by a newer version.
+
+    """
+    root = Path(path)
+    manifest_path = root / MANIFEST_FILE
+    if not root.is_dir() or not manifest_path.is_file():
+        found = (
+            "no folder" if not root.exists() else "a file" if root.is_file() else f"a folder without {MANIFEST_FILE}"
+        )
+        raise BundleError(f"No bundle at '{root}': found {found}. Expected a folder that `edgewright export` wrote.")
+    if manifest_path.stat().st_size > _LARGEST_MANIFEST:
+        raise BundleError(f"'{manifest_path}' is larger than {_LARGEST_MANIFEST:,} bytes. It is no manifest of ours.")
+    manifest = parse_manifest(manifest_path.read_bytes(), str(manifest_path))
+    for relative, record in manifest.files.items():
+        data = _read_checked(root, relative, record)
+        if relative == LABELS_FILE and data.decode("utf-8", "replace").splitlines() != list(manifest.labels):
+            raise BundleError(
+                f"'{LABELS_FILE}' in '{root}' differs from the manifest's labels. Export the bundle again."
+            )
+    present = {file.relative_to(root).as_posix() for file in root.rglob("*") if not file.is_dir()}
+    if strangers := sorted(present - set(manifest.files) - {MANIFEST_FILE}):
+        raise BundleError(
+            f"'{root}' holds '{strangers[0]}', which its manifest does not list. Remove it or export again."
+        )
+    return Bundle(root, manifest)
+
+
+def record_files(root: Path) -> dict[str, FileRecord]:
+    """Size and checksum of every file below `root` but the manifest, by POSIX name."""
+    records = {}
+    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+        relative = path.relative_to(root).as_posix()
+        if relative != MANIFEST_FILE:
+            data = path.read_bytes()
+            records[relative] = FileRecord(sha256=sha256_of(data), size_bytes=len(data))
+    return records
+
+
+@contextlib.contextmanager
+def writing_bundle(path: Path) -> Iterator[Path]:
+    """Yield an empty folder that becomes the bundle at `path` if the block ends well and the result opens.
+
+    Raises:
+        BundleError: something that is not a bundle is at `path`, or what was written does not open.
+
+    """
+    is_bundle = (path / MANIFEST_FILE).is_file()
+    is_free = not path.exists() or (path.is_dir() and not any(path.iterdir()))
+    if not is_bundle and not is_free:
+        raise BundleError(f"'{path}' exists and is no bundle; it is not overwritten. Choose another --out.")
+    with atomic_directory(path) as folder:
+        yield folder
+        open_bundle(folder)

@@ -1,0 +1,223 @@
+"""From pictures to labels: a bundle's artefact in a backend, behind `predict`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter_ns
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+from edgewright.runtime.backends import LoadRequest, backend_available, load_backend
+from edgewright.runtime.bundle import Bundle, open_bundle
+from edgewright.runtime.errors import BackendError, UsageError
+from edgewright.runtime.images import MAX_PIXELS, ImageSource, read_image
+from edgewright.runtime.manifest import Artefact, Manifest
+from edgewright.runtime.preprocess import resize_and_crop
+from typing_extensions import Self
+
+__all__ = ["Classifier", "LabelScore", "Prediction", "Timings", "load", "softmax"]
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where the time of one prediction went, in milliseconds."""
+
+    decode_ms: float
+    preprocess_ms: float
+    inference_ms: float
+    postprocess_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class LabelScore:
+    """A label and the share of the softmax it got, 0 to 1."""
+
+    label: str
+    index: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the model says of one picture: the best label, and the `top_k` best with their scores, best first."""
+
+    label: str
+    index: int
+    score: float
+    top_k: tuple[LabelScore, ...]
+    timings: Timings
+
+
+def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Softmax over the last axis; shape as given."""
+    shifted: npt.NDArray[np.float32] = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    shifted /= shifted.sum(axis=-1, keepdims=True)
+    return shifted
+
+
+class Classifier:
+    """One artefact of a bundle, loaded. Safe to share between threads; a context manager.
+
+    `load()` makes one. Calling it labels one picture, `predict` several, `run` and `predict_tensor` start from pixels
+    that are prepared already.
+    """
+
+    def __init__(
+        self, bundle: Bundle, artefact: Artefact, *, backend: str | None = None, threads: int | None = None
+    ) -> None:
+        name = backend or artefact.backend
+        if artefact.backend != name and not (artefact.backend == "onnxruntime" and name == "openvino"):
+            raise UsageError(f"'{artefact.name}' cannot run on backend '{name}'. It is made for {artefact.backend}.")
+        model, weights = bundle.artefact_bytes(artefact)
+        self.manifest: Manifest = bundle.manifest
+        self.artefact = artefact
+        self.backend_name = name
+        self._backend = load_backend(name, LoadRequest(model, weights, artefact.precision, threads, artefact.name))
+        self._spec = bundle.manifest.preprocess
+        self._labels = bundle.manifest.labels
+        self._input = bundle.manifest.input.name
+        self._shape = bundle.manifest.input.shape[1:]
+        found = {spec.name: spec for spec in self._backend.inputs}
+        if self._input not in found or found[self._input].dtype != bundle.manifest.input.dtype:
+            self._backend.close()
+            raise BackendError(
+                f"'{artefact.name}' has the inputs {sorted(found)}; the manifest says '{self._input}' "
+                f"of {bundle.manifest.input.dtype}. Export the bundle again."
+            )
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names, in index order."""
+        return self._labels
+
+    def run(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Logits float32 (N, classes) for uint8 pixels (N, height, width, 3) at model size.
+
+        Raises:
+            UsageError: another dtype or shape.
+            BackendError: the engine failed.
+
+        """
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != self._shape:
+            raise UsageError(
+                f"Found a tensor of {pixels.dtype} with shape {pixels.shape}. Expected uint8 with axes "
+                f"[batch, height, width, channel] and shape (N, {', '.join(map(str, self._shape))})."
+            )
+        logits: npt.NDArray[np.float32] = self._backend.run({self._input: np.ascontiguousarray(pixels)})[0]
+        return logits
+
+    def predict_tensor(self, pixels: npt.NDArray[np.uint8], top_k: int = 5) -> list[Prediction]:
+        """Predictions for prepared pixels, uint8 (N, height, width, 3), as one batch; times are per picture."""
+        start = perf_counter_ns()
+        logits = self.run(pixels)
+        end = perf_counter_ns()
+        inference_ms = (end - start) / 1e6 / len(pixels)
+        return [self._postprocess(row, top_k, 0.0, 0.0, inference_ms) for row in logits]
+
+    def predict(
+        self, images: Sequence[ImageSource], top_k: int = 5, *, max_pixels: int = MAX_PIXELS
+    ) -> list[Prediction]:
+        """Label pictures one after the other.
+
+        Args:
+            images: Paths, encoded bytes, Pillow images, or arrays uint8 [height, width, channel].
+            top_k: How many labels each prediction lists, at least 1.
+            max_pixels: Largest width x height that is decoded.
+
+        Raises:
+            ImageError: one of them is not a picture.
+
+        """
+        if isinstance(images, (str, bytes, Path, np.ndarray)):
+            raise UsageError("predict() takes a list of pictures; call the classifier itself for a single one.")
+        return [self._predict_one(image, top_k, max_pixels) for image in images]
+
+    def __call__(self, image: ImageSource, top_k: int = 5) -> Prediction:
+        """Label one picture."""
+        return self._predict_one(image, top_k, MAX_PIXELS)
+
+    def _predict_one(self, source: ImageSource, top_k: int, max_pixels: int) -> Prediction:
+        start = perf_counter_ns()
+        image = read_image(source, max_pixels=max_pixels)
+        decoded = perf_counter_ns()
+        pixels = np.asarray(resize_and_crop(image, self._spec))[np.newaxis]
+        prepared = perf_counter_ns()
+        logits = self._backend.run({self._input: pixels})[0]
+        done = perf_counter_ns()
+        return self._postprocess(
+            logits[0], top_k, (decoded - start) / 1e6, (prepared - decoded) / 1e6, (done - prepared) / 1e6
+        )
+
+    def _postprocess(
+        self, logits: npt.NDArray[np.float32], top_k: int, decode_ms: float, preprocess_ms: float, inference_ms: float
+    ) -> Prediction:
+        start = perf_counter_ns()
+        if top_k < 1:
+            raise UsageError(f"top_k is {top_k}; expected at least 1.")
+        scores = softmax(logits)
+        # Stable, so that equal scores come in index order on every platform.
+        order = np.argsort(-scores, kind="stable")[:top_k].tolist()
+        best = tuple(LabelScore(self._labels[index], index, float(scores[index])) for index in order)
+        timings = Timings(decode_ms, preprocess_ms, inference_ms, (perf_counter_ns() - start) / 1e6)
+        return Prediction(best[0].label, best[0].index, best[0].score, best, timings)
+
+    def close(self) -> None:
+        """Release the engine."""
+        self._backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def load(
+    path: Path | str, artefact: str | None = None, backend: str | None = None, threads: int | None = None
+) -> Classifier:
+    """Open a bundle and load one of its artefacts.
+
+    Args:
+        path: The bundle's folder.
+        artefact: Its name; by default the recommended one, or the most preferred for the named backend, or for those
+            installed (with a RuntimeWarning).
+        backend: Engine to run it with; by default the artefact's own.
+        threads: Threads for one inference; by default all cores this process may use.
+
+    Raises:
+        BundleError: the bundle is missing, incomplete or altered, or has no such artefact.
+        MissingExtraError: the engine is not installed.
+        BackendError: the engine refused the artefact.
+
+    """
+    bundle = open_bundle(path)
+    chosen = bundle.manifest.artefact(artefact) if artefact is not None else _preferred(bundle, backend)
+    return Classifier(bundle, chosen, backend=backend, threads=threads)
+
+
+def _preferred(bundle: Bundle, backend: str | None) -> Artefact:
+    """The first artefact, in the bundle's order of preference, for `backend` or for any engine that is installed."""
+    artefacts = bundle.manifest.artefacts
+    if backend is not None:
+        matching = [artefact for artefact in artefacts if artefact.backend == backend]
+        if not matching:
+            backends = ", ".join(sorted({artefact.backend for artefact in artefacts}))
+            raise UsageError(f"'{bundle.path}' has no artefact for backend '{backend}'. It has some for: {backends}.")
+        return matching[0]
+    recommended = bundle.manifest.artefact(bundle.manifest.recommended)
+    runnable = [artefact for artefact in artefacts if backend_available(artefact.backend)]
+    if recommended in runnable or not runnable:
+        return recommended
+    warnings.warn(
+        f"'{recommended.name}' is recommended, but {recommended.backend} is not installed here; "
+        f"using '{runnable[0].name}'. To get it: pip install 'edgewright[{recommended.backend}]'",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+    return runnable[0]

@@ -1,0 +1,132 @@
+"""From the bytes of a picture to RGB pixels, the same way in training, on the device, in the server and in the demo.
+
+What a stranger's file can hold, and what becomes of it:
+
+| found                         | becomes                                                                  |
+|-------------------------------|--------------------------------------------------------------------------|
+| EXIF orientation              | applied                                                                  |
+| grey, grey + alpha, 1 bit     | three equal channels                                                     |
+| palette                       | its colours                                                              |
+| transparency (RGBA, LA, P)    | composed over white; Pillow alone would show the hidden colour or black  |
+| CMYK, YCCK                    | RGB                                                                      |
+| 16 bit grey                   | the upper 8 bits; Pillow's own `convert("RGB")` turns it all 255         |
+| 32 bit integer or float grey  | refused: its range is not declared in the file                           |
+| animation                     | the first frame                                                          |
+| more than `max_pixels`        | refused from the header, before decoding                                 |
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from edgewright.runtime.errors import ImageError
+from PIL import Image, ImageOps
+
+__all__ = ["EXTENSIONS", "FORMATS", "MAX_PIXELS", "ImageSource", "read_image"]
+
+ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[Any]"
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+"""Formats that Pillow may try; every other decoder stays closed to files from strangers."""
+
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+"""File name endings (lower case) that are taken for pictures in a folder."""
+
+MAX_PIXELS = 64_000_000
+"""Default limit on width x height: 64 megapixels are 192 MB as RGB."""
+
+_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+
+
+def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode a picture into upright RGB.
+
+    Args:
+        source: A path, the bytes of a file, a Pillow image, or an array: uint8, axes [height, width] for grey or
+            [height, width, channel] with 1 (grey), 3 (RGB) or 4 (RGB + alpha) channels.
+        max_pixels: Largest width x height that is accepted; checked before any pixel is decoded.
+
+    Returns:
+        A fully loaded image of mode RGB.
+
+    Raises:
+        ImageError: not a file, not an accepted format, damaged, too large, or an array of another kind.
+
+    """
+    if isinstance(source, np.ndarray):
+        image = _from_array(source)
+        name = "the array"
+    elif isinstance(source, Image.Image):
+        image, name = source, "the image"
+    else:
+        image, name = _open(source)
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ImageError(
+            f"{name} has {width} x {height} = {width * height:,} pixels; the limit is {max_pixels:,}. "
+            "Scale it down before, or raise the limit."
+        )
+    try:
+        return _to_rgb(image, name)
+    except ImageError:
+        raise
+    # Pillow's decoders raise whatever the damage leads to: OSError, SyntaxError, ValueError, struct.error, IndexError…
+    except Exception as error:
+        raise ImageError(f"{name} is damaged: {error}. Expected a complete {image.format or 'image'} file.") from error
+
+
+def _open(source: str | os.PathLike[str] | bytes) -> tuple[Image.Image, str]:
+    if isinstance(source, bytes):
+        name = f"the image ({len(source):,} bytes)"
+        data = source
+    else:
+        name = os.fspath(source)
+        try:
+            data = Path(source).read_bytes()
+        except OSError as error:
+            raise ImageError(f"Cannot read {name}: {error.strerror or error}.") from error
+    if not data:
+        raise ImageError(f"{name} is empty. Expected a {', '.join(FORMATS)} file.")
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS), name
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name} is too large: {error}.") from error
+    except Exception as error:
+        raise ImageError(f"{name} is not a picture that can be read. Expected {', '.join(FORMATS)}.") from error
+
+
+def _from_array(array: npt.NDArray[Any]) -> Image.Image:
+    channels = array.shape[2] if array.ndim == 3 else 1
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or channels not in (1, 3, 4) or 0 in array.shape:
+        raise ImageError(
+            f"Found an array of {array.dtype} with shape {tuple(array.shape)}. Expected uint8 with axes "
+            "[height, width] or [height, width, channel] and 1, 3 (RGB) or 4 (RGB + alpha) channels."
+        )
+    if array.ndim == 3 and channels == 1:
+        array = array[:, :, 0]
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    image.load()
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode == "RGB" and "transparency" not in upright.info:
+        return upright
+    if upright.mode in _SIXTEEN_BIT:
+        upper = (np.asarray(upright).astype(np.uint16) >> 8).astype(np.uint8)
+        return Image.fromarray(upper).convert("RGB")
+    if upright.mode in ("I", "F"):
+        raise ImageError(
+            f"{name} has 32 bit grey pixels (mode {upright.mode}), whose black and white are not declared. "
+            "Expected 8 or 16 bits per channel; convert it before."
+        )
+    if upright.has_transparency_data:
+        rgba = upright.convert("RGBA")
+        canvas = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(canvas, rgba).convert("RGB")
+    return upright.convert("RGB")

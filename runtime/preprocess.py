@@ -1,0 +1,95 @@
+"""The one function that turns a picture into the tensor a model sees.
+
+Training's evaluation, export, calibration, runtime, server and demo all call :func:`preprocess`; nothing else in
+edgewright resizes or crops for inference. Normalisation is not here: it lives inside the exported graph.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from edgewright.runtime.images import MAX_PIXELS, ImageSource, read_image
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from typing_extensions import Self
+
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Preprocess", "crop_box", "preprocess", "resize_and_crop"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Per-channel statistics, RGB in 0..1, that torchvision's weights were trained with."""
+
+Channels = tuple[float, float, float]
+
+
+class Preprocess(BaseModel):
+    """What happens to a picture before the engine; part of the manifest.
+
+    `resize` and `crop` mean what they mean in torchvision's `ImageClassification` preset: the shorter side becomes
+    `resize` pixels, then the central square of `crop` pixels is taken. `mean` and `std` (RGB, for pixels scaled to
+    0..1) are applied inside the graph and stand here for the record.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    resize: int = Field(256, ge=8, le=4096)
+    crop: int = Field(224, ge=8, le=4096)
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    antialias: Literal[True] = True
+    color: Literal["RGB"] = "RGB"
+    layout: Literal["NHWC"] = "NHWC"
+    mean: Channels = IMAGENET_MEAN
+    std: Channels = IMAGENET_STD
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> Self:
+        if self.crop > self.resize:
+            raise ValueError(f"crop {self.crop} is larger than resize {self.resize}")
+        if min(self.std) <= 0:
+            raise ValueError(f"std {self.std} must be positive")
+        return self
+
+
+_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+def crop_box(width: int, height: int, resize: int, crop: int) -> tuple[float, float, float, float]:
+    """The part of a width x height picture that ends up in the tensor: (left, top, right, bottom) in source pixels.
+
+    Resizing the shorter side to `resize` and cropping the central `crop` pixels sees just this box. Sizes and offsets
+    are rounded as torchvision's `Resize` and `CenterCrop` round them, so (400, 534) with 256 / 224 resizes to
+    (256, 341), crops at (16, 58) and gives the box (25.0, 90.8, 375.0, 441.6).
+    """
+    if width <= height:
+        new_width, new_height = resize, max(resize, int(resize * height / width))
+    else:
+        new_width, new_height = max(resize, int(resize * width / height)), resize
+    left, top = round((new_width - crop) / 2.0), round((new_height - crop) / 2.0)
+    x, y = width / new_width, height / new_height
+    return left * x, top * y, (left + crop) * x, (top + crop) * y
+
+
+def resize_and_crop(image: Image.Image, spec: Preprocess) -> Image.Image:
+    """The crop x crop RGB image that the model sees, resampled once, with antialiasing, from the original pixels.
+
+    One pass over the box of :func:`crop_box`. It differs from torchvision's resize-then-crop on a Pillow image, which
+    rounds to integers in between and lets the filter see past the crop, by at most 2 of 255 and less than 0.01 on
+    average; a test holds both.
+    """
+    box = crop_box(image.width, image.height, spec.resize, spec.crop)
+    return image.resize((spec.crop, spec.crop), _RESAMPLING[spec.interpolation], box=box)
+
+
+def preprocess(source: ImageSource, spec: Preprocess, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+    """Decode, orient, resize and crop.
+
+    Returns:
+        uint8 pixels, axes [height, width, channel], shape (crop, crop, 3), channels RGB.
+
+    Raises:
+        ImageError: see :func:`edgewright.runtime.images.read_image`.
+
+    """
+    return np.asarray(resize_and_crop(read_image(source, max_pixels=max_pixels), spec))
