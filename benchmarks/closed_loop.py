@@ -9,6 +9,7 @@ from time import perf_counter, perf_counter_ns
 
 import numpy as np
 import numpy.typing as npt
+
 from edgewright.runtime.bundle import Bundle
 from edgewright.runtime.classifier import Classifier
 from edgewright.runtime.errors import BundleError
@@ -63,7 +64,6 @@ def bench_closed_loop(
 
     Raises:
         BundleError: the bundle has no pictures.
-
     """
     pictures = [bundle.read(vector.image) for vector in bundle.manifest.golden]
     if not pictures:

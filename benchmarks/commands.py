@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
+
 from edgewright.runtime.console import emit_json, notice, print_table, warn
 
 if TYPE_CHECKING:

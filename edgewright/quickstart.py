@@ -9,7 +9,8 @@ from typing import Annotated, Optional
 import typer
 
 from edgewright.runtime.console import emit_json, notice
-from edgewright.runtime.errors import GateError, MissingExtraError
+from edgewright.runtime.errors import GateError
+from edgewright.runtime.extras import require
 
 __all__ = ["quickstart_command"]
 
@@ -25,12 +26,7 @@ def quickstart_command(
 ) -> None:
     """Train, export, quantize, verify and benchmark a classifier of handwritten digits, in about a minute."""
     started = time.perf_counter()
-    try:
-        import nncf  # noqa: F401
-        import onnxscript  # noqa: F401
-        import torchvision  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError(error.name or "torch", "all") from error
+    require("all", "torch", "torchvision", "sklearn", "onnx", "onnxscript", "openvino", "nncf")
     from edgewright.benchmarks.closed_loop import bench_closed_loop
     from edgewright.benchmarks.commands import bench_document, print_bench
     from edgewright.benchmarks.device import device_facts

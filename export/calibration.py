@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
 from edgewright.runtime.files import sha256_of
 from edgewright.runtime.preprocess import Preprocess, preprocess
 from edgewright.train.data import Sample

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import onnx
+
 from edgewright.export.calibration import CalibrationSet
 from edgewright.export.config import ExportConfig
 from edgewright.export.openvino_ir import quantize_ir, serialize_ir, to_ir
@@ -24,7 +25,6 @@ class Candidate:
     Attributes:
         name: Path below `artefacts/` without suffix.
         files: Contents by path below `artefacts/`; the model first, its weights file second if there is one.
-
     """
 
     name: str

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
+
 from edgewright.runtime.console import emit_json, notice, print_table
-from edgewright.runtime.errors import GateError, MissingExtraError
+from edgewright.runtime.errors import GateError
+from edgewright.runtime.extras import require
 
 if TYPE_CHECKING:
     from edgewright.export.exporter import Export
@@ -86,12 +88,7 @@ def export_command(
     from edgewright.runtime.settings import load_settings
 
     settings = load_settings(ExportConfig, flags, config)
-    try:
-        import nncf  # noqa: F401
-        import onnxscript  # noqa: F401
-        import torchvision  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError(error.name or "onnx", "export") from error
+    require("export", "torch", "torchvision", "onnx", "onnxscript", "openvino", "nncf")
     from edgewright.export.exporter import export
 
     result = export(settings)
@@ -99,6 +96,5 @@ def export_command(
         emit_json(export_document(result))
     print_export(result)
     notice(f"next: edgewright verify {result.bundle.path}")
-    refused = [candidate.name for candidate, proof in result.candidates if not proof.passed]
-    if refused:
+    if refused := [candidate.name for candidate, proof in result.candidates if not proof.passed]:
         raise GateError(f"The bundle is written, without {', '.join(refused)}: refused for their loss of accuracy.")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
 from edgewright.export.calibration import CalibrationSet, choose_calibration
 from edgewright.export.candidates import Candidate, make_candidates
 from edgewright.export.config import ExportConfig
@@ -26,7 +27,6 @@ from edgewright.runtime.manifest import Artefact, Manifest, Provenance, TensorRe
 from edgewright.runtime.parallel import available_cores
 from edgewright.runtime.preprocess import preprocess
 from edgewright.train.backbones.catalogue import backbone_names, require_backbone
-
 from edgewright.version import __version__
 
 __all__ = ["Export", "export"]
@@ -51,7 +51,6 @@ def export(config: ExportConfig) -> Export:
         GateError: a float artefact does not equal the trained model, or nothing passed; an older bundle at
             `config.out` is untouched.
         EdgewrightError: bad input, see :mod:`edgewright.runtime.errors`.
-
     """
     torch.set_num_threads(available_cores())
     source = _source(config)

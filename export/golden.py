@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
+
 from edgewright.export.source import ExportSource
 from edgewright.runtime.manifest import GoldenVector
 from edgewright.runtime.preprocess import preprocess
 from edgewright.train.data import Sample
-from PIL import Image
 
 __all__ = ["GOLDEN_FOLDER", "write_golden"]
 

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import warnings
 from collections.abc import Iterator
 
 import numpy as np
 import onnx
 import torch
-from edgewright.runtime.errors import UsageError
-from onnx import numpy_helper, version_converter
+from onnx import helper, numpy_helper
 from torch import nn
+
+from edgewright.export.quiet import quiet_loggers
+from edgewright.runtime.errors import UsageError
 
 __all__ = ["INPUT_NAME", "IR_VERSION", "OPSET", "OUTPUT_NAME", "to_onnx"]
 
@@ -34,7 +35,6 @@ def to_onnx(network: nn.Module, size: int) -> onnx.ModelProto:
 
     Raises:
         UsageError: the network has an operator that opset 17 cannot express.
-
     """
     if network.training:
         # The exporter would take dropout and batch statistics along without a word.
@@ -54,11 +54,7 @@ def to_onnx(network: nn.Module, size: int) -> onnx.ModelProto:
         )
     assert program is not None
     model = program.model_proto
-    _mean_to_global_pool(model)
-    try:
-        model = version_converter.convert_version(model, OPSET)
-    except Exception as error:  # the converter raises bare RuntimeErrors and worse from C++
-        raise UsageError(f"This model cannot be written in ONNX opset {OPSET}: {error}") from error
+    _to_opset_17(model)
     model.ir_version = IR_VERSION
     model.producer_name = "edgewright"
     model.doc_string = ""
@@ -76,47 +72,50 @@ def to_onnx(network: nn.Module, size: int) -> onnx.ModelProto:
 @contextlib.contextmanager
 def _quiet_exporter() -> Iterator[None]:
     """The exporter reports its progress on stdout, where our JSON goes, and warns about its own internals."""
-    loggers = [
-        logging.getLogger(name) for name in ("torch.onnx", "torch.onnx._internal.exporter", "onnxscript", "onnx_ir")
-    ]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    names = ("torch.onnx", "torch.onnx._internal.exporter", "onnxscript", "onnx_ir")
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), quiet_loggers(*names):
         warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+        yield
 
 
-def _mean_to_global_pool(model: onnx.ModelProto) -> None:
-    """Replace ReduceMean over height and width by GlobalAveragePool, in place.
+def _to_opset_17(model: onnx.ModelProto) -> None:
+    """Rewrite, in place, what opset 18 writes differently; of our models' operators only reductions and Split are.
 
-    TensorRT 8 ignores the axes input of opset 18's ReduceMean and reduces everything, and ONNX Runtime's quantizer
-    knows GlobalAveragePool but not ReduceMean.
+    ONNX's own version converter has no adapter for Split. What is left unchanged here and is not valid in opset 17
+    either, the checker finds; what is valid and means something else, the parity gate.
     """
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
-        if node.op_type != "ReduceMean" or len(node.input) < 2 or node.input[1] not in constants:
-            continue
-        keepdims = next((attribute.i for attribute in node.attribute if attribute.name == "keepdims"), 1)
-        axes = sorted(int(axis) for axis in np.atleast_1d(numpy_helper.to_array(constants[node.input[1]])))
-        if keepdims == 1 and axes in ([2, 3], [-2, -1]):
-            node.op_type = "GlobalAveragePool"
+        if node.op_type.startswith("Reduce") and len(node.input) == 2 and node.input[1] in constants:
+            axes = [int(axis) for axis in np.atleast_1d(numpy_helper.to_array(constants[node.input[1]]))]
+            keepdims = next((attribute.i for attribute in node.attribute if attribute.name == "keepdims"), 1)
             del node.input[1:], node.attribute[:]
+            if node.op_type == "ReduceMean" and keepdims == 1 and sorted(axes) in ([2, 3], [-2, -1]):
+                # ONNX Runtime's quantizer knows this one, and not ReduceMean.
+                node.op_type = "GlobalAveragePool"
+            else:
+                node.attribute.extend(
+                    [helper.make_attribute("axes", axes), helper.make_attribute("keepdims", keepdims)]
+                )
+        elif node.op_type == "Split":
+            # Equal parts are what opset 17 makes of it when nothing is said.
+            kept = [attribute for attribute in node.attribute if attribute.name != "num_outputs"]
+            del node.attribute[:]
+            node.attribute.extend(kept)
     used = {name for node in model.graph.node for name in node.input}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    kept_tensors = [tensor for tensor in model.graph.initializer if tensor.name in used]
     del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
+    model.graph.initializer.extend(kept_tensors)
+    del model.opset_import[:]
+    model.opset_import.append(helper.make_opsetid("", OPSET))
 
 
 def _check(model: onnx.ModelProto) -> None:
-    """Hold what the file promises; a violation is a bug here or in the exporter, not in the user's model."""
-    onnx.checker.check_model(model, full_check=True)
-    opsets = {entry.domain: entry.version for entry in model.opset_import}
-    if opsets != {"": OPSET}:
-        raise AssertionError(f"expected opset {OPSET} of the default domain alone, found {opsets}")
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise UsageError(
+            f"This model cannot be written in ONNX opset {OPSET}, which TensorRT 8.6 needs: {error}. Choose another backbone."
+        ) from error
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
-        raise AssertionError("the model keeps data outside the file")
+        raise AssertionError("the exporter keeps data outside the file, although it was told not to")

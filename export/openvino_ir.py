@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import logging
+import io
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import openvino as ov
+
 from edgewright.export.calibration import CalibrationSet
 from edgewright.export.onnx_graph import INPUT_NAME
+from edgewright.export.quiet import quiet_loggers
 from edgewright.runtime.preprocess import Preprocess
+from edgewright.runtime.telemetry import forbid_telemetry
 
 __all__ = ["quantize_ir", "serialize_ir", "to_ir"]
 
@@ -48,6 +51,7 @@ def quantize_ir(model: Any, calibration: CalibrationSet) -> Any:
 
     As for ONNX Runtime, weights use 7 bits so that a CPU without VNNI does not saturate (`OverflowFix.ENABLE`).
     """
+    forbid_telemetry()
     with _quiet_nncf():
         import nncf
 
@@ -73,13 +77,6 @@ def serialize_ir(model: Any) -> tuple[bytes, bytes]:
 
 @contextlib.contextmanager
 def _quiet_nncf() -> Iterator[None]:
-    """NNCF logs its progress on stdout, where our JSON goes, and reports usage statistics unless told not to."""
-    logger = logging.getLogger("nncf")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    handlers, logger.handlers = logger.handlers, []
-    try:
+    """NNCF draws its progress on stdout, where our JSON goes; importing it makes torch look for CUDA, aloud."""
+    with quiet_loggers("nncf", "torch.utils.cpp_extension"), contextlib.redirect_stdout(io.StringIO()):
         yield
-    finally:
-        logger.setLevel(level)
-        logger.handlers = handlers

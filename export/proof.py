@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+
 from edgewright.export.candidates import Candidate
 from edgewright.export.onnx_graph import INPUT_NAME
 from edgewright.export.source import ExportSource

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import onnx
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+
 from edgewright.export.calibration import CalibrationSet
 from edgewright.export.onnx_graph import INPUT_NAME
-from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+from edgewright.export.quiet import quiet_loggers
 
 __all__ = ["quantize_ort_x86"]
 
@@ -73,11 +74,5 @@ def _preface(model: onnx.ModelProto) -> list[str]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """The quantizer prints to stdout, and logs advice to preprocess that does not apply to our folded graphs."""
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)
+    with quiet_loggers(""), contextlib.redirect_stdout(io.StringIO()):
+        yield

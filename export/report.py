@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from edgewright.export.calibration import CalibrationSet
 from edgewright.export.candidates import Candidate
 from edgewright.export.config import ExportConfig

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
 from edgewright.runtime.console import notice
 from edgewright.runtime.errors import DataError, UsageError
 from edgewright.runtime.folders import pictures_in, split_folder
@@ -33,7 +34,6 @@ class ExportSource:
         calibration: Training pictures; INT8 ranges come from them and from nothing else.
         checked: Pictures that were not trained on, by split; parity is measured on all of them. Samples of a
             pretrained backbone have the label -1, since their folders are not its classes.
-
     """
 
     name: str
@@ -84,7 +84,6 @@ def source_from_backbone(
 
     Raises:
         UsageError: INT8 is wanted and there is nothing to calibrate on, or the weights have no classes.
-
     """
     require_backbone(backbone)
     if needs_calibration and calibration is None:

@@ -34,7 +34,6 @@ class Bundle:
 
         Raises:
             BundleError: the manifest does not list the file, or the file is missing, linked away, or altered.
-
         """
         record = self.manifest.files.get(relative)
         if record is None:
@@ -77,7 +76,6 @@ def open_bundle(path: Path | str) -> Bundle:
     Raises:
         BundleError: no bundle there, half-written, altered, files outside the folder or unlisted ones inside, or made
             by a newer version.
-
     """
     root = Path(path)
     manifest_path = root / MANIFEST_FILE
@@ -120,7 +118,6 @@ def writing_bundle(path: Path) -> Iterator[Path]:
 
     Raises:
         BundleError: something that is not a bundle is at `path`, or what was written does not open.
-
     """
     is_bundle = (path / MANIFEST_FILE).is_file()
     is_free = not path.exists() or (path.is_dir() and not any(path.iterdir()))

@@ -11,15 +11,17 @@ from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import Self
+
 from edgewright.runtime.backends import LoadRequest, backend_available, load_backend
 from edgewright.runtime.bundle import Bundle, open_bundle
 from edgewright.runtime.errors import BackendError, UsageError
 from edgewright.runtime.images import MAX_PIXELS, ImageSource, read_image
 from edgewright.runtime.manifest import Artefact, Manifest
 from edgewright.runtime.preprocess import resize_and_crop
-from typing_extensions import Self
+from edgewright.runtime.scores import top_scores
 
-__all__ = ["Classifier", "LabelScore", "Prediction", "Timings", "load", "softmax"]
+__all__ = ["Classifier", "LabelScore", "Prediction", "Timings", "load"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +52,6 @@ class Prediction:
     score: float
     top_k: tuple[LabelScore, ...]
     timings: Timings
-
-
-def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Softmax over the last axis; shape as given."""
-    shifted: npt.NDArray[np.float32] = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    shifted /= shifted.sum(axis=-1, keepdims=True)
-    return shifted
 
 
 class Classifier:
@@ -100,7 +95,6 @@ class Classifier:
         Raises:
             UsageError: another dtype or shape.
             BackendError: the engine failed.
-
         """
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != self._shape:
             raise UsageError(
@@ -130,7 +124,6 @@ class Classifier:
 
         Raises:
             ImageError: one of them is not a picture.
-
         """
         if isinstance(images, (str, bytes, Path, np.ndarray)):
             raise UsageError("predict() takes a list of pictures; call the classifier itself for a single one.")
@@ -158,10 +151,7 @@ class Classifier:
         start = perf_counter_ns()
         if top_k < 1:
             raise UsageError(f"top_k is {top_k}; expected at least 1.")
-        scores = softmax(logits)
-        # Stable, so that equal scores come in index order on every platform.
-        order = np.argsort(-scores, kind="stable")[:top_k].tolist()
-        best = tuple(LabelScore(self._labels[index], index, float(scores[index])) for index in order)
+        best = tuple(LabelScore(self._labels[index], index, score) for index, score in top_scores(logits, top_k))
         timings = Timings(decode_ms, preprocess_ms, inference_ms, (perf_counter_ns() - start) / 1e6)
         return Prediction(best[0].label, best[0].index, best[0].score, best, timings)
 
@@ -194,7 +184,6 @@ def load(
         BundleError: the bundle is missing, incomplete or altered, or has no such artefact.
         MissingExtraError: the engine is not installed.
         BackendError: the engine refused the artefact.
-
     """
     bundle = open_bundle(path)
     chosen = bundle.manifest.artefact(artefact) if artefact is not None else _preferred(bundle, backend)

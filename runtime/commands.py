@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
+
 from edgewright.runtime.console import emit_json, notice, print_table, warn
 from edgewright.runtime.errors import EdgewrightError, GateError, ImageError, MissingExtraError, UsageError
 
@@ -28,7 +29,6 @@ def runnable_artefacts(bundle: Bundle, name: str | None) -> list[Artefact]:
     Raises:
         BundleError: no artefact of that name.
         MissingExtraError: its engine is not installed.
-
     """
     from edgewright.runtime.backends import BACKENDS, backend_available
 

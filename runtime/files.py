@@ -58,6 +58,9 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     it was. Two renames are needed (POSIX cannot exchange folders portably), so for an instant nothing is at `path`;
     if the process dies just there, the older folder is beside it under the name `.<name>.old-*`.
     """
+    path = path.resolve()
+    if path.exists() and not path.is_dir():
+        raise BundleError(f"'{path}' is a file. Expected a folder, or nothing, in its place.")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.new-"))
     try:
@@ -90,12 +93,15 @@ def resolve_inside(root: Path, relative: str) -> Path:
 
     Raises:
         BundleError: the name is absolute, climbs out with `..`, or leads out through a symbolic link.
-
     """
     pure = PurePosixPath(relative)
-    if not relative or pure.is_absolute() or ".." in pure.parts or "\\" in relative or ":" in relative:
+    if not pure.parts or pure.is_absolute() or ".." in pure.parts or "\\" in relative or ":" in relative:
         raise BundleError(f"Refused the file name {relative!r}: expected a plain relative path inside {root}.")
     path = root.joinpath(*pure.parts)
-    if not path.resolve().is_relative_to(root.resolve()):
+    try:
+        inside = path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a NUL, a lone surrogate
+        raise BundleError(f"Refused the file name {relative!r}: {error}.") from error
+    if not inside:
         raise BundleError(f"Refused {relative!r}: it leads outside {root} through a symbolic link.")
     return path

@@ -20,8 +20,12 @@ def is_picture(path: Path) -> bool:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """Every picture below `folder`, sorted."""
-    return sorted(path for path in folder.rglob("*") if is_picture(path) and path.is_file())
+    """Every picture below `folder`, sorted; what lies in hidden folders (`.ipynb_checkpoints`) is no part of it."""
+
+    def hidden(path: Path) -> bool:
+        return any(part.startswith(".") for part in path.relative_to(folder).parts[:-1])
+
+    return sorted(path for path in folder.rglob("*") if is_picture(path) and not hidden(path) and path.is_file())
 
 
 def split_folder(root: Path, split: str) -> Path | None:
@@ -29,7 +33,6 @@ def split_folder(root: Path, split: str) -> Path | None:
 
     Raises:
         DataError: there are two, such as `val` and `validation`.
-
     """
     found = [root / name for name in SPLIT_NAMES[split] if (root / name).is_dir()]
     if len(found) > 1:
@@ -42,7 +45,6 @@ def class_folders(folder: Path, allowed: Iterable[str] | None = None) -> dict[st
 
     Raises:
         DataError: a folder is named after no class in `allowed`.
-
     """
     found = {
         entry.name: entry

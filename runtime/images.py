@@ -24,8 +24,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
+
 from edgewright.runtime.errors import ImageError
-from PIL import Image, ImageOps
 
 __all__ = ["EXTENSIONS", "FORMATS", "MAX_PIXELS", "ImageSource", "read_image"]
 
@@ -56,7 +57,6 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Im
 
     Raises:
         ImageError: not a file, not an accepted format, damaged, too large, or an array of another kind.
-
     """
     if isinstance(source, np.ndarray):
         image = _from_array(source)
@@ -66,6 +66,8 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Im
     else:
         image, name = _open(source)
     width, height = image.size
+    if width == 0 or height == 0:
+        raise ImageError(f"{name} is empty: {width} x {height} pixels.")
     if width * height > max_pixels:
         raise ImageError(
             f"{name} has {width} x {height} = {width * height:,} pixels; the limit is {max_pixels:,}. "
@@ -90,12 +92,14 @@ def _open(source: str | os.PathLike[str] | bytes) -> tuple[Image.Image, str]:
             data = Path(source).read_bytes()
         except OSError as error:
             raise ImageError(f"Cannot read {name}: {error.strerror or error}.") from error
+        except ValueError as error:  # a NUL, or a character that no file name can have
+            raise ImageError(f"Cannot read {name!r}: {error}.") from error
     if not data:
         raise ImageError(f"{name} is empty. Expected a {', '.join(FORMATS)} file.")
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS), name
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{name} is too large: {error}.") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"{name} is too large for Pillow (PIL.Image.MAX_IMAGE_PIXELS): {error}.") from error
     except Exception as error:
         raise ImageError(f"{name} is not a picture that can be read. Expected {', '.join(FORMATS)}.") from error
 
@@ -114,11 +118,14 @@ def _from_array(array: npt.NDArray[Any]) -> Image.Image:
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     image.load()
-    upright = ImageOps.exif_transpose(image)
+    upright = _upright(image)
     if upright.mode == "RGB" and "transparency" not in upright.info:
         return upright
     if upright.mode in _SIXTEEN_BIT:
-        upper = (np.asarray(upright).astype(np.uint16) >> 8).astype(np.uint8)
+        values = np.asarray(upright).astype(np.uint16)
+        upper = (values >> 8).astype(np.uint8)
+        if isinstance(transparent := upright.info.get("transparency"), int):
+            upper[values == transparent] = 255
         return Image.fromarray(upper).convert("RGB")
     if upright.mode in ("I", "F"):
         raise ImageError(
@@ -130,3 +137,29 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         canvas = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         return Image.alpha_composite(canvas, rgba).convert("RGB")
     return upright.convert("RGB")
+
+
+_ORIENTATION_TAG = 0x0112
+_ORIENTATIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation. Pillow's `exif_transpose` also rewrites the EXIF block, and fails on odd ones."""
+    try:
+        orientation = image.getexif().get(_ORIENTATION_TAG)
+    except Exception:  # a damaged EXIF block does not damage the pixels, and says nothing about their orientation
+        orientation = None
+    method = _ORIENTATIONS.get(orientation) if isinstance(orientation, int) else None
+    if method is None:
+        return image
+    turned = image.transpose(method)
+    turned.info = image.info
+    return turned

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any, Literal
 
-from edgewright.runtime.errors import BundleError
-from edgewright.runtime.preprocess import Preprocess
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from typing_extensions import Self
+
+from edgewright.runtime.errors import BundleError
+from edgewright.runtime.preprocess import Preprocess
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -166,7 +167,6 @@ class Manifest(_Frozen):
 
         Raises:
             BundleError: there is none; lists those there are.
-
         """
         for artefact in self.artefacts:
             if artefact.name == name:
@@ -179,7 +179,6 @@ def parse_manifest(text: bytes, origin: str) -> Manifest:
 
     Raises:
         BundleError: not JSON, from another schema version, or fields that do not belong.
-
     """
     try:
         document: Any = json.loads(text)

@@ -10,10 +10,11 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from edgewright.runtime.images import MAX_PIXELS, ImageSource, read_image
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import Self
+
+from edgewright.runtime.images import MAX_PIXELS, ImageSource, read_image
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Preprocess", "crop_box", "preprocess", "resize_and_crop"]
 
@@ -72,14 +73,21 @@ def crop_box(width: int, height: int, resize: int, crop: int) -> tuple[float, fl
 
 
 def resize_and_crop(image: Image.Image, spec: Preprocess) -> Image.Image:
-    """The crop x crop RGB image that the model sees, resampled once, with antialiasing, from the original pixels.
+    """The crop x crop RGB image that the model sees: the box of :func:`crop_box`, resampled with antialiasing.
 
-    One pass over the box of :func:`crop_box`. It differs from torchvision's resize-then-crop on a Pillow image, which
-    rounds to integers in between and lets the filter see past the crop, by at most 2 of 255 and less than 0.01 on
-    average; a test holds both.
+    First along rows, then along columns, and only the rows that the result needs. The order is part of the definition:
+    left to itself, Pillow picks the cheaper one, and which that is depends on the picture and on Pillow's version.
+
+    It differs from torchvision's resize-then-crop on a Pillow image, which rounds to integers in between, by at most 2
+    of 255 and less than 0.01 on average; a test holds both.
     """
-    box = crop_box(image.width, image.height, spec.resize, spec.crop)
-    return image.resize((spec.crop, spec.crop), _RESAMPLING[spec.interpolation], box=box)
+    left, top, right, bottom = crop_box(image.width, image.height, spec.resize, spec.crop)
+    resampling = _RESAMPLING[spec.interpolation]
+    # Bicubic, the wider filter, reaches 2 output pixels up and down; one more row for rounding.
+    reach = 2 * max(1.0, (bottom - top) / spec.crop) + 1
+    first, last = max(0, int(top - reach)), min(image.height, int(bottom + reach) + 1)
+    strip = image.resize((spec.crop, last - first), resampling, box=(left, first, right, last))
+    return strip.resize((spec.crop, spec.crop), resampling, box=(0, top - first, spec.crop, bottom - first))
 
 
 def preprocess(source: ImageSource, spec: Preprocess, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
@@ -90,6 +98,5 @@ def preprocess(source: ImageSource, spec: Preprocess, *, max_pixels: int = MAX_P
 
     Raises:
         ImageError: see :func:`edgewright.runtime.images.read_image`.
-
     """
     return np.asarray(resize_and_crop(read_image(source, max_pixels=max_pixels), spec))

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgewright.runtime.errors import MissingExtraError, UsageError
 from pydantic import BaseModel, ValidationError
+
+from edgewright.runtime.errors import MissingExtraError, UsageError
 
 __all__ = ["load_settings"]
 
@@ -19,7 +20,6 @@ def load_settings(model: type[Settings], flags: Mapping[str, Any], file: Path | 
 
     Raises:
         UsageError: unreadable file, unknown field, or a value that is not allowed.
-
     """
     values = {} if file is None else _read_yaml(file)
     values |= {key: value for key, value in flags.items() if value is not None}
@@ -42,6 +42,6 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"Cannot read the configuration '{file}': {error}") from error
-    if not isinstance(values, dict):
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise UsageError(f"'{file}' holds no options. Expected lines such as 'epochs: 10'.")
     return values

@@ -36,7 +36,6 @@ def interleaved_latencies_ms(
 
     Returns:
         Milliseconds per call, by name, every sample in the order it was taken.
-
     """
     samples: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):

@@ -10,6 +10,7 @@ from time import perf_counter
 
 import numpy as np
 import numpy.typing as npt
+
 from edgewright.runtime.bundle import Bundle
 from edgewright.runtime.classifier import Classifier
 from edgewright.runtime.console import track
@@ -51,7 +52,6 @@ def labelled_pictures(root: Path, labels: Sequence[str], split: str | None) -> l
 
     Raises:
         DataError: no such folder or split, no pictures, or a folder that is no class of the bundle.
-
     """
     if not root.is_dir():
         raise DataError(f"No folder at '{root}'. Expected one folder per class, or test/ with one folder per class.")
@@ -77,7 +77,6 @@ def validate(bundle: Bundle, artefacts: Sequence[Artefact], pictures: Sequence[t
     Raises:
         DataError: not one picture can be read.
         BackendError: an engine failed.
-
     """
     spec = bundle.manifest.preprocess
 

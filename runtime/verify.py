@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
 from edgewright.runtime.backends import backend_available
 from edgewright.runtime.bundle import Bundle
 from edgewright.runtime.classifier import Classifier
@@ -28,7 +29,6 @@ class Verification:
         max_abs_logit_diff: Largest difference between logits computed here, from golden tensors, and the trained
             model's.
         allowed_logit_diff: What the manifest allows for this artefact.
-
     """
 
     name: str
@@ -47,7 +47,6 @@ def verify_bundle(bundle: Bundle) -> list[Verification]:
 
     Raises:
         BundleError: the bundle has no golden vectors, or they are not what they should be.
-
     """
     manifest = bundle.manifest
     if not manifest.golden:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
+
 from edgewright.runtime.console import emit_json, notice, print_table
-from edgewright.runtime.errors import MissingExtraError
+from edgewright.runtime.extras import require
 
 __all__ = ["train_command", "train_document"]
 
@@ -72,7 +73,7 @@ def train_command(
         Optional[float], typer.Option(help="Test share where no split exists. [default: 0.15]")
     ] = None,
     per_class: Annotated[Optional[int], typer.Option(help="Use only so many training pictures of each class.")] = None,
-    teacher: Annotated[Optional[str], typer.Option(help="full, scratch: also learn this backbone's features.")] = None,
+    teacher: Annotated[Optional[str], typer.Option(help="full, scratch: also learn what this backbone says.")] = None,
     teacher_weights: Annotated[Optional[str], typer.Option(help="The teacher's weights. [default: imagenet]")] = None,
     teacher_imgsz: Annotated[
         Optional[int], typer.Option(help="The teacher's input size. [default: that of its weights]")
@@ -96,11 +97,7 @@ def train_command(
     from edgewright.train.config import TrainConfig
 
     settings = load_settings(TrainConfig, flags, config)
-    try:
-        import torch  # noqa: F401
-        import torchvision  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError(error.name or "torch", "train") from error
+    require("train", "torch", "torchvision", "openvino", "safetensors", "matplotlib", "tensorboard", "yaml")
     from edgewright.train.trainer import train
 
     run = train(settings, overwrite=overwrite, resume=resume)

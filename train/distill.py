@@ -1,8 +1,9 @@
-"""A student that also learns what its teacher's last features say about the same view of the same picture.
+"""A student that also learns what a teacher of other classes says about the same view of the same picture.
 
-Following Romero et al., "FitNets" (2014), on the penultimate features, with the same crop for both as in Beyer et
-al., "Knowledge distillation: A good teacher is patient and consistent" (2022). The teacher never runs in the loop: its
-features are computed once per cached view.
+Hinton et al., "Distilling the Knowledge in a Neural Network" (2015), with the same crop for both as in Beyer et al.,
+"Knowledge distillation: A good teacher is patient and consistent" (2022). Teacher and student have different classes, so
+the student gets a second linear head for the teacher's, which is thrown away afterwards. The teacher never runs in the
+loop: its logits are computed once per cached view.
 """
 
 from __future__ import annotations
@@ -11,15 +12,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from edgewright.runtime.preprocess import Preprocess
-from edgewright.train.backbones.network import Network
-from edgewright.train.backbones.surgery import head_of, plan_stages, split_at
-from edgewright.train.data.loading import Renderer
-from edgewright.train.features import ActivationCache, compile_frozen
 from torch import nn
 from torch.nn import functional
 
-__all__ = ["FeatureTeacher", "teacher_features"]
+from edgewright.runtime.preprocess import Preprocess
+from edgewright.train.backbones.network import Network
+from edgewright.train.backbones.surgery import head_of
+from edgewright.train.data.loading import Renderer
+from edgewright.train.features import ActivationCache, compile_frozen
+
+__all__ = ["TaughtHead", "teacher_logits"]
+
+TEMPERATURE = 2.0
 
 
 class _Rescaled(nn.Module):
@@ -37,49 +41,46 @@ class _Rescaled(nn.Module):
         return output
 
 
-def teacher_features(
-    teacher: nn.Module, preprocess: Preprocess, renderer: Renderer, views: list[int], folder: Path, imgsz: int
+def teacher_logits(
+    teacher: nn.Module, classes: int, preprocess: Preprocess, renderer: Renderer, views: list[int], folder: Path
 ) -> ActivationCache:
-    """What the teacher's head sees, for every sample and view: float16, axes [view, sample, channel].
+    """What the teacher says, for every sample and view: float16, axes [view, sample, class].
 
-    `preprocess` gives the statistics the teacher was trained with; the pixels are those the student gets, rescaled to
-    `imgsz`.
+    `preprocess` gives the teacher's input size and statistics; the pixels are those the student gets, rescaled.
     """
-    network = Network(teacher, preprocess).eval()
-    plan = plan_stages(network, torch.zeros(1, imgsz, imgsz, 3, dtype=torch.uint8))
-    frozen, _ = split_at(plan, plan.cuts[-1])
-    module = frozen if imgsz == renderer.spec.crop else _Rescaled(frozen, imgsz)
-    compiled = compile_frozen(module, renderer.spec.crop)
-    cache = ActivationCache(plan.shapes[-1], len(renderer.samples), len(views), np.float16, folder)
-    return cache.fill(compiled, renderer, views, "teacher's features")
+    network: nn.Module = Network(teacher, preprocess).eval()
+    if preprocess.crop != renderer.spec.crop:
+        network = _Rescaled(network, preprocess.crop)
+    compiled = compile_frozen(network, renderer.spec.crop)
+    cache = ActivationCache((classes,), len(renderer.samples), len(views), np.float16, folder)
+    return cache.fill(compiled, renderer, views, "teacher's logits")
 
 
-class FeatureTeacher(nn.Module):
-    """The loss that pulls the student's penultimate features, through a linear map, to the teacher's.
-
-    The teacher's features are standardised per channel, so that every channel counts the same.
-    """
-
-    mean: torch.Tensor
-    std: torch.Tensor
+class TaughtHead(nn.Module):
+    """The student's second head, and the loss that pulls it to the teacher."""
 
     def __init__(self, cache: ActivationCache, network: Network) -> None:
         super().__init__()
         self._cache = cache
-        sample = np.asarray(cache.values[0], dtype=np.float32)
-        self.register_buffer("mean", torch.from_numpy(sample.mean(axis=0)))
-        self.register_buffer("std", torch.from_numpy(sample.std(axis=0) + 1e-3))
         _, head = head_of(network)
-        self.project = nn.Linear(head.in_features, sample.shape[1])
-        self._seen: torch.Tensor | None = None
+        self.linear = nn.Linear(head.in_features, cache.values.shape[-1])
+        self._features: torch.Tensor | None = None
         head.register_forward_pre_hook(self._remember)
 
     def _remember(self, _module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        self._seen = inputs[0]
+        self._features = inputs[0]
 
     def loss(self, row: int, indices: torch.Tensor) -> torch.Tensor:
-        """Mean squared distance for the batch that the network has just seen, shown in the cache's view `row`."""
-        assert self._seen is not None
-        rows = torch.from_numpy(self._cache.values[row, indices.cpu().numpy()].astype(np.float32))
-        target = (rows.to(self.mean.device) - self.mean) / self.std
-        return functional.mse_loss(self.project(self._seen), target)
+        """Kullback-Leibler divergence at `TEMPERATURE` for the batch that the network has just seen.
+
+        `row` is the cache's view that the batch shows, `indices` (N) are its samples.
+        """
+        assert self._features is not None
+        taught = torch.from_numpy(self._cache.values[row, indices.cpu().numpy()].astype(np.float32))
+        ours = functional.log_softmax(self.linear(self._features) / TEMPERATURE, dim=1)
+        theirs = functional.log_softmax(taught.to(ours.device) / TEMPERATURE, dim=1)
+        return TEMPERATURE**2 * functional.kl_div(ours, theirs, log_target=True, reduction="batchmean")
+
+    def close(self) -> None:
+        """Delete the cached logits."""
+        self._cache.close()

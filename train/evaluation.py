@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
+
 from edgewright.runtime.console import track
 from edgewright.runtime.parallel import available_cores
 from edgewright.runtime.preprocess import Preprocess
 from edgewright.train.data.augment import Augmentation
 from edgewright.train.data.loading import Renderer, batches
 from edgewright.train.data.samples import Sample
-from torch import nn
 
 __all__ = ["SplitResult", "clean_renderer", "predict_split"]
 

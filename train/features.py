@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from edgewright.runtime.console import track
-from edgewright.runtime.errors import MissingExtraError
-from edgewright.runtime.parallel import available_cores
-from edgewright.train.data.loading import Renderer, batches
 from torch import nn
+
+from edgewright.runtime.console import track
+from edgewright.runtime.extras import require
+from edgewright.runtime.parallel import available_cores
+from edgewright.runtime.telemetry import forbid_telemetry
+from edgewright.train.data.loading import Renderer, batches
 
 __all__ = ["ActivationCache", "compile_frozen"]
 
@@ -29,10 +31,10 @@ class _Compiled:
     """uint8 pixels (N, height, width, 3) to the frozen part's output, as many requests in flight as OpenVINO likes."""
 
     def __init__(self, module: nn.Module, size: int) -> None:
-        try:
-            import openvino as ov
-        except ImportError as error:
-            raise MissingExtraError("openvino", "train") from error
+        require("train", "openvino")
+        forbid_telemetry()
+        import openvino as ov
+
         example = torch.zeros(1, size, size, 3, dtype=torch.uint8)
         with warnings.catch_warnings():
             # OpenVINO's converter traces; torch warns that tracing will go, which is not for our users to mend.
@@ -59,7 +61,6 @@ def compile_frozen(module: nn.Module, size: int) -> _Compiled:
 
     Raises:
         MissingExtraError: OpenVINO is not installed.
-
     """
     return _Compiled(module, size)
 
@@ -69,7 +70,6 @@ class ActivationCache:
 
     Attributes:
         values: axes [view, sample, ...activation], in `dtype`.
-
     """
 
     def __init__(

@@ -27,7 +27,6 @@ class HeadFit:
         bias: (classes,).
         penalty: The L2 penalty that validated best.
         tried: (penalty, training top-1, validation top-1, training loss) for each penalty, strongest first.
-
     """
 
     weight: torch.Tensor
@@ -43,12 +42,11 @@ def fit_head(train: tuple[torch.Tensor, torch.Tensor], val: tuple[torch.Tensor, 
         train: Features float32 (N, features) and labels int64 (N).
         val: The same for validation; chooses the penalty (by top-1, then by loss).
         classes: Number of classes.
-
     """
     features, labels = train
     mean, std = features.mean(0), features.std(0)
     # A channel that hardly ever changes says nothing; divided by its deviation, its rounding noise would.
-    std = torch.where(std > 1e-4 * std.median(), std, torch.full_like(std, torch.inf))
+    std = torch.where(std > 1e-5 * std.max(), std, torch.full_like(std, torch.inf))
     standardised = (features - mean) / std
     val_standardised = (val[0] - mean) / std
 

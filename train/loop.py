@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from edgewright.runtime.console import notice, track
-from edgewright.train.data.loading import Batch
-from edgewright.train.distill import FeatureTeacher
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
+
+from edgewright.runtime.console import notice, track
+from edgewright.train.data.loading import Batch
+from edgewright.train.distill import TaughtHead
 
 __all__ = ["EpochRecord", "Plan", "fit"]
 
@@ -43,8 +44,7 @@ class Plan:
         train_batches: epoch (from 1) -> batches of that epoch, and the row of the teacher's cache they show.
         validate: Top-1 on validation of the model in its present state.
         parameters: Parameter groups with their peak learning rates, for AdamW.
-        teacher: Also learn its features, with this weight against the labels' 1 - weight.
-
+        teacher: Also learn what it says, with this weight against the labels' 1 - weight.
     """
 
     epochs: int
@@ -57,7 +57,7 @@ class Plan:
     patience: int | None
     device: torch.device
     bf16: bool
-    teacher: FeatureTeacher | None = None
+    teacher: TaughtHead | None = None
     teacher_weight: float = 0.0
 
 
@@ -73,7 +73,6 @@ def fit(model: nn.Module, plan: Plan, folder: Path, keep: Callable[[], dict[str,
 
     Returns:
         One record per epoch, those before an interruption included.
-
     """
     optimizer = torch.optim.AdamW(plan.parameters, weight_decay=plan.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -160,12 +159,12 @@ class _Checkpoint:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         schedule: torch.optim.lr_scheduler.LRScheduler,
-        teacher: FeatureTeacher | None,
+        teacher: TaughtHead | None,
     ) -> None:
         self._path = folder / "last" / "state.pt"
         self._parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "schedule": schedule}
         if teacher is not None:
-            self._parts["projection"] = teacher.project
+            self._parts["taught_head"] = teacher.linear
 
     def load(self) -> list[EpochRecord]:
         """Restore the parts; returns the records so far, none if there is nothing to resume."""

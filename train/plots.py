@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
 from edgewright.runtime.preprocess import Preprocess, preprocess
 from edgewright.train.data.samples import Sample
 from edgewright.train.evaluation import SplitResult

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
 from edgewright.runtime.files import atomic_write
 from edgewright.train.data import ImageData
 from edgewright.train.loop import EpochRecord

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors.torch import load_file
+
 from edgewright.runtime.errors import DataError, WeightsError
 from edgewright.runtime.files import atomic_write
 from edgewright.runtime.preprocess import Preprocess
@@ -17,8 +20,6 @@ from edgewright.train.backbones.network import Network
 from edgewright.train.backbones.surgery import replace_head
 from edgewright.train.data import SPLITS, ImageData, Sample, Skipped
 from edgewright.train.data.digits import read_digits
-from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors.torch import load_file
 
 __all__ = ["Run", "RunRecord", "read_run", "write_samples"]
 
@@ -71,7 +72,6 @@ class Run:
 
         Raises:
             DataError: a picture is no longer where it was.
-
         """
         splits: dict[str, list[Sample]] = {split: [] for split in SPLITS}
         digits = _digits_by_name() if self.record.data == "digits" else None
@@ -125,7 +125,6 @@ def read_run(folder: Path) -> Run:
 
     Raises:
         WeightsError: no such folder, not finished, or not written by this version.
-
     """
     path = folder / "run.json"
     if not path.is_file() or not (folder / "best.safetensors").is_file():

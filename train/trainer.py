@@ -9,6 +9,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
+
 from edgewright.runtime.console import notice
 from edgewright.runtime.errors import UsageError
 from edgewright.runtime.files import atomic_write
@@ -23,8 +25,6 @@ from edgewright.train.data.splitting import subset_per_class
 from edgewright.train.report import write_report
 from edgewright.train.run import Run, RunRecord, read_run, write_samples
 from edgewright.train.strategies import Job, run_strategy
-from safetensors.torch import save_file
-
 from edgewright.version import __version__
 
 __all__ = ["train"]
@@ -45,7 +45,6 @@ def train(config: TrainConfig, *, overwrite: bool = False, resume: bool = False)
 
     Raises:
         EdgewrightError: see :mod:`edgewright.runtime.errors`; the folder of an earlier run is then untouched.
-
     """
     started = time.perf_counter()
     device = _device(config.device)

@@ -44,7 +44,6 @@ def load_backend(name: str, request: LoadRequest) -> Backend:
         UsageError: no such backend.
         MissingExtraError: its package is not installed.
         BackendError: the engine refused the model or the precision.
-
     """
     entry = _entry(name)
     module, _, cls = entry.target.partition(":")

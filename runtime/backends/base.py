@@ -30,7 +30,6 @@ class LoadRequest:
         precision: What must be executed: fp32, fp16, bf16 or int8.
         threads: Threads for one inference; None leaves it to the backend's own sound default (all cores).
         name: For messages.
-
     """
 
     model: bytes
@@ -56,7 +55,6 @@ class Backend(Protocol):
 
         Raises:
             BackendError: the engine failed or refused the inputs.
-
         """
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy.typing as npt
 import onnxruntime as ort
+
 from edgewright.runtime.backends.base import LoadRequest, TensorSpec
 from edgewright.runtime.errors import BackendError
 from edgewright.runtime.parallel import available_cores

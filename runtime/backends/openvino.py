@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import openvino as ov
+
 from edgewright.runtime.backends.base import LoadRequest, TensorSpec
 from edgewright.runtime.errors import BackendError
 from edgewright.runtime.parallel import available_cores

@@ -49,7 +49,6 @@ def build_backbone(name: str, classes: int = IMAGENET_CLASSES, *, google_input: 
 
     Raises:
         UsageError: unknown name.
-
     """
     import torchvision
 
@@ -74,7 +73,6 @@ def imagenet_weights(name: str) -> Any:
 
     Raises:
         UsageError: unknown name, or torchvision has no ImageNet weights for it.
-
     """
     import torchvision
 

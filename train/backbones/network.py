@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from edgewright.runtime.preprocess import Preprocess
 from torch import nn
+
+from edgewright.runtime.preprocess import Preprocess
 
 __all__ = ["Network"]
 

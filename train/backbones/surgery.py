@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-from edgewright.runtime.errors import UsageError
 from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
+
+from edgewright.runtime.errors import UsageError
 
 __all__ = ["StagePlan", "head_of", "plan_stages", "replace_head", "split_at"]
 
@@ -18,7 +19,6 @@ def head_of(model: nn.Module) -> tuple[str, nn.Linear]:
 
     Raises:
         UsageError: the model has none.
-
     """
     found = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not found:
@@ -56,7 +56,6 @@ class StagePlan:
         cuts: Names of the graph nodes after which each stage ends, from the input on; the last one is what the head
             sees. Freezing n stages means computing up to `cuts[n - 1]`.
         shapes: Shape of each cut's value for one image, without the batch axis.
-
     """
 
     graph: fx.GraphModule
@@ -73,7 +72,6 @@ def plan_stages(network: nn.Module, example: torch.Tensor) -> StagePlan:
     Args:
         network: uint8 images, shape (N, height, width, 3), to logits; ends in a linear head.
         example: One such batch; only its shape matters.
-
     """
     graph = fx.symbolic_trace(network.eval())
     with torch.no_grad():
@@ -93,8 +91,8 @@ def plan_stages(network: nn.Module, example: torch.Tensor) -> StagePlan:
     first_weight = min(number for node, number in order.items() if _has_parameters(graph, node))
     inside = [node for node in before_head[:-1] if order[node] >= first_weight and len(_shape(node)) == 4]
     ends: list[fx.Node] = []
-    for node, following in zip(inside, [*inside[1:], None], strict=True):
-        if following is None or _shape(following)[-1] < _shape(node)[-1]:
+    for number, node in enumerate(inside):
+        if number + 1 == len(inside) or _resolution(inside[number + 1]) < _resolution(node):
             ends.append(node)
     if len(ends) < 3:
         blocks = [node for node in before_head[:-1] if order[node] >= first_weight]
@@ -127,6 +125,12 @@ def split_at(plan: StagePlan, cut: str) -> tuple[fx.GraphModule, fx.GraphModule]
 def _shape(node: fx.Node) -> tuple[int, ...]:
     meta = node.meta.get("tensor_meta")
     return tuple(getattr(meta, "shape", ()))
+
+
+def _resolution(node: fx.Node) -> int:
+    """Width of a square feature map, channels first or (ConvNeXt, MaxViT, Swin) last."""
+    _, first, second, third = _shape(node)
+    return first if first == second != third else third
 
 
 def _has_parameters(graph: fx.GraphModule, node: fx.Node) -> bool:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import pickle
+import re
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import load_file
+
 from edgewright.runtime.errors import UsageError, WeightsError
 from edgewright.runtime.preprocess import Preprocess
 from edgewright.train.backbones.catalogue import (
@@ -20,8 +22,7 @@ from edgewright.train.backbones.catalogue import (
     require_backbone,
 )
 from edgewright.train.backbones.surgery import head_of, replace_head
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from edgewright.train.run import read_run
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 __all__ = ["BUILTIN_BACKBONE", "Pretrained", "load_pretrained", "preprocess_for"]
 
 BUILTIN_BACKBONE = "mobilenet_v3_small"
+_DENSENET_KEY = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.(?:weight|bias|running_mean|running_var))$")
+"""Published DenseNet files name layers as a PyTorch of 2017 did; torchvision renames them likewise."""
+
 _BUILTIN_FILE = "builtin.safetensors"
 _BUILTIN_CARD = "builtin.json"
 
@@ -42,7 +46,6 @@ class Pretrained:
         classes: Names of the outputs, empty if they mean nothing (weights `none`, `builtin`).
         source: What a report says about where the weights came from.
         licence: Licence of the weights where it is known.
-
     """
 
     model: nn.Module
@@ -60,23 +63,24 @@ def preprocess_for(backbone: str, weights: str, imgsz: int | None, resize_to_cro
     require_backbone(backbone)
     if weights == "builtin":
         base = Preprocess(**_builtin_card()["preprocess"])
-    elif weights != "none" and (Path(weights) / "run.json").is_file():
-        base = Preprocess(**json.loads((Path(weights) / "run.json").read_text())["preprocess"])
+    elif weights not in ("none", "imagenet") and Path(weights).is_dir():
+        base = read_run(Path(weights)).record.preprocess
     else:
-        base = _preset(backbone)
+        base = _preset(backbone, published=weights == "imagenet")
     crop = imgsz or base.crop
     resize = crop if resize_to_crop else max(crop, round(base.resize * crop / base.crop))
     return base.model_copy(update={"crop": crop, "resize": resize})
 
 
-def _preset(backbone: str) -> Preprocess:
+def _preset(backbone: str, *, published: bool) -> Preprocess:
     import torchvision
 
-    # The first published weights: the sizes and the interpolation that files with this architecture go by.
     members = list(torchvision.models.get_model_weights(backbone))
     if not members:
         return Preprocess()
-    preset = members[0].transforms()
+    # A file is most likely made with the first recipe, whose sizes the architecture is known by; torchvision's own
+    # download is of the latest, which for some has others.
+    preset = (imagenet_weights(backbone) if published else members[0]).transforms()
     interpolation = preset.interpolation.value
     return Preprocess(
         resize=max(preset.resize_size[0], preset.crop_size[0]),
@@ -93,7 +97,6 @@ def load_pretrained(backbone: str, weights: str) -> Pretrained:
     Raises:
         UsageError: unknown backbone, or weights that this backbone does not have.
         WeightsError: cannot be downloaded, cannot be read, or made for another model.
-
     """
     require_backbone(backbone)
     if weights == "none":
@@ -105,7 +108,7 @@ def load_pretrained(backbone: str, weights: str) -> Pretrained:
     if weights == "builtin":
         return _from_package(backbone)
     path = Path(weights)
-    if path.is_dir():
+    if weights and path.is_dir():
         return _from_run(backbone, path)
     if not path.is_file():
         raise WeightsError(
@@ -118,20 +121,21 @@ def load_pretrained(backbone: str, weights: str) -> Pretrained:
 
 
 def _from_torchvision(backbone: str) -> Pretrained:
-    import torchvision
-
     weights = imagenet_weights(backbone)
-    try:
-        # urllib's URLError is an OSError; RuntimeError is what torch.hub raises when the checksum does not match.
-        model = torchvision.models.get_model(backbone, weights=weights)
-    except (OSError, RuntimeError) as error:
-        cache = Path(torch.hub.get_dir()) / "checkpoints"
-        raise WeightsError(
-            f"Cannot download the ImageNet weights of '{backbone}': {error}. Use --weights builtin (ships with "
-            f"edgewright, backbone {BUILTIN_BACKBONE}), --weights PATH with a file you have, or put "
-            f"'{weights.url.rsplit('/', 1)[-1]}' into {cache}."
-        ) from error
-    drop_auxiliary(model)
+    file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
+    if not file.is_file():
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            # Checks the digest that is part of the file's name.
+            torch.hub.download_url_to_file(weights.url, str(file), hash_prefix=file.stem.rpartition("-")[2])
+        except (OSError, RuntimeError) as error:
+            raise WeightsError(
+                f"Cannot download the ImageNet weights of '{backbone}': {error}. Use --weights builtin (ships with "
+                f"edgewright, backbone {BUILTIN_BACKBONE}), --weights PATH with a file you have, or put "
+                f"'{file.name}' into '{file.parent}'."
+            ) from error
+    # torchvision itself would unpickle whatever lies in the cache.
+    model = _model_with(backbone, _read_state(file), str(file))
     return Pretrained(model, tuple(weights.meta["categories"]), f"torchvision {weights}", None)
 
 
@@ -159,20 +163,14 @@ def _from_package(backbone: str) -> Pretrained:
 
 
 def _from_run(backbone: str, run: Path) -> Pretrained:
-    facts = run / "run.json"
-    if not facts.is_file():
-        raise WeightsError(
-            f"'{run}' is a folder without run.json. Expected the folder of a finished `edgewright train`."
-        )
-    record = json.loads(facts.read_text())
-    if record["backbone"] != backbone:
-        raise WeightsError(f"The run '{run}' holds a '{record['backbone']}'. Expected '{backbone}': set --backbone.")
+    record = read_run(run).record
+    if record.backbone != backbone:
+        raise WeightsError(f"The run '{run}' holds a '{record.backbone}'. Expected '{backbone}': set --backbone.")
     model = build_backbone(backbone)
     drop_auxiliary(model)
-    replace_head(model, len(record["classes"]))
-    state = {key.removeprefix("backbone."): value for key, value in _read_state(run / "best.safetensors").items()}
-    _load_strictly(model, state, str(run))
-    return Pretrained(model, tuple(record["classes"]), f"run {run.name}", record.get("licence"))
+    replace_head(model, len(record.classes))
+    _load_strictly(model, _read_state(run / "best.safetensors"), str(run))
+    return Pretrained(model, record.classes, f"run {run.name}", record.weights_licence)
 
 
 def _read_state(path: Path) -> dict[str, torch.Tensor]:
@@ -181,18 +179,25 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
             state: Any = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
+    # The readers raise whatever the bytes lead them to, and torch's own text advises to switch the safety off.
+    except Exception as error:
         raise WeightsError(
-            f"Cannot read weights from '{path}': {str(error).splitlines()[0] if str(error) else type(error).__name__}. "
-            "Expected a state dict saved with torch.save (tensors only), or a .safetensors file."
+            f"Cannot read weights from '{path}' ({type(error).__name__}): it is damaged, or holds more than tensors. "
+            "Expected a state dict saved with torch.save, or a .safetensors file."
         ) from error
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
-    if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if (
+        not isinstance(state, dict)
+        or not state
+        or not all(isinstance(value, torch.Tensor) and value.layout == torch.strided for value in state.values())
+    ):
         raise WeightsError(f"'{path}' holds no state dict. Expected a mapping from parameter names to tensors.")
     return {
-        str(key).removeprefix("module."): value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+        _DENSENET_KEY.sub(r"\1\2", str(key).removeprefix("module.")): value.float()
+        if value.dtype in (torch.float16, torch.bfloat16)
+        else value
         for key, value in state.items()
     }
 
@@ -225,6 +230,8 @@ def _output_layer(model: nn.Module) -> tuple[str, int]:
 
 def _load_strictly(model: nn.Module, state: dict[str, torch.Tensor], origin: str) -> None:
     expected = model.state_dict()
+    # Counters that only training with a cumulative average reads; files from before PyTorch 0.4.1 lack them.
+    state = {key: value for key, value in expected.items() if key.endswith("num_batches_tracked")} | state
     missing = [key for key in expected if key not in state]
     unexpected = [key for key in state if key not in expected]
     wrong = [key for key in expected if key in state and state[key].shape != expected[key].shape]

@@ -16,7 +16,6 @@ def read_data(origin: str, *, seed: int, val_fraction: float = 0.15, test_fracti
 
     Raises:
         DataError: see :func:`edgewright.train.data.folders.read_folder`.
-
     """
     if origin == "digits" and not Path(origin).is_dir():
         return read_digits(seed=seed, val_fraction=val_fraction, test_fraction=test_fraction)

@@ -10,8 +10,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from edgewright.runtime.preprocess import Preprocess
 from PIL import Image, ImageEnhance
+
+from edgewright.runtime.preprocess import Preprocess
 
 __all__ = ["Augmentation", "augment"]
 
@@ -23,10 +24,10 @@ class Augmentation:
     """How far a view may be from the picture.
 
     Attributes:
-        crop_scale: Smallest part of the area that a view may show, 1 for all of it.
+        crop_scale: Smallest part of the area that a view may show. A crop is nearly square, so that much of an
+            elongated picture may not fit in; such a picture shows its central square at the most.
         mirror: Whether half of the views are mirrored left to right.
         color_jitter: Brightness, contrast and saturation change by up to this factor either way.
-
     """
 
     crop_scale: float
@@ -39,7 +40,6 @@ def augment(image: Image.Image, spec: Preprocess, how: Augmentation, rng: np.ran
 
     Returns:
         An RGB image, spec.crop x spec.crop.
-
     """
     box = _random_box(image.width, image.height, how.crop_scale, rng)
     resampling = Image.Resampling.BICUBIC if spec.interpolation == "bicubic" else Image.Resampling.BILINEAR

@@ -22,7 +22,6 @@ def without_damaged(data: ImageData) -> ImageData:
 
     Raises:
         DataError: a class or a split has no picture left.
-
     """
     damaged = _damaged([sample for members in data.splits.values() for sample in members])
     splits = {
@@ -31,8 +30,8 @@ def without_damaged(data: ImageData) -> ImageData:
     }
     skipped = tuple(Skipped(name, why) for name, why in damaged.items())
     checked = replace(data, splits=splits, skipped=data.skipped + skipped)
-    for split in ("train", "val"):
-        if not checked.splits[split]:
+    for split, members in data.splits.items():
+        if members and not checked.splits[split]:
             raise DataError(f"No readable picture is left in the {split} split of '{data.origin}'.")
     for name, count in checked.counts("train").items():
         if count == 0:

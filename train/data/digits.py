@@ -8,10 +8,11 @@ from __future__ import annotations
 import io
 
 import numpy as np
+from PIL import Image
+
 from edgewright.runtime.errors import MissingExtraError
 from edgewright.train.data.samples import ImageData, Sample
 from edgewright.train.data.splitting import split_off
-from PIL import Image
 
 __all__ = ["read_digits"]
 

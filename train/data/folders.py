@@ -21,7 +21,6 @@ def read_folder(root: Path, *, seed: int, val_fraction: float, test_fraction: fl
 
     Raises:
         DataError: no such folder, no pictures, an empty class, fewer than two classes, classes that differ per split.
-
     """
     if not root.is_dir():
         raise DataError(f"No folder at '{root}'. Expected a folder with train/, val/, test/, or one folder per class.")
@@ -63,6 +62,11 @@ def _read_split(
     folder: Path, classes: tuple[str, ...], root: Path, skipped: list[Skipped], *, every_class: bool
 ) -> tuple[Sample, ...]:
     directories = class_folders(folder, classes)
+    skipped += [
+        Skipped(path.relative_to(root).as_posix(), "lies beside the class folders, so it has no class")
+        for path in sorted(folder.iterdir())
+        if path.is_file() and is_picture(path)
+    ]
     samples: list[Sample] = []
     for label, name in enumerate(classes):
         pictures = pictures_in(directories[name]) if name in directories else []

@@ -9,6 +9,7 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 import torch
+
 from edgewright.runtime.images import read_image
 from edgewright.runtime.parallel import bounded_map
 from edgewright.runtime.preprocess import Preprocess, preprocess

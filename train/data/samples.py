@@ -44,7 +44,6 @@ class ImageData:
         skipped: Files that were left out.
         mirrored: Whether a mirror image still belongs to the same class (not so for digits).
         resize_to_crop: Whether the subject fills the picture, so that evaluation must not cut its border off.
-
     """
 
     origin: str

@@ -29,7 +29,6 @@ def split_off(
 
     Raises:
         DataError: a class has a single picture, which cannot be on both sides.
-
     """
     rest: list[Sample] = []
     taken: list[Sample] = []

@@ -1,0 +1,72 @@
+"""The gates: what passes, what is refused, and with which words."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from edgewright.export.candidates import Candidate
+from edgewright.export.proof import Evidence, Proof, prove
+
+CLASSES = 5
+
+
+def evidence_with(change: npt.NDArray[np.float32]) -> dict[str, Evidence]:
+    """A trained model that is always right on 200 pictures, and a candidate whose logits differ by `change`."""
+    labels = np.arange(200) % CLASSES
+    reference = np.full((200, CLASSES), -1.0, dtype=np.float32)
+    reference[np.arange(200), labels] = 4.0
+    return {"val": Evidence(reference, {"candidate": reference + change}, labels)}
+
+
+def wrong_on(count: int) -> npt.NDArray[np.float32]:
+    change = np.zeros((200, CLASSES), dtype=np.float32)
+    change[np.arange(count), (np.arange(count) + 1) % CLASSES] = 10.0
+    return change
+
+
+def judge(precision: str, change: npt.NDArray[np.float32], max_drop: float = 1.0, labelled: bool = True) -> Proof:
+    candidate = Candidate("candidate", "onnxruntime", precision, None, {"candidate.onnx": b""})
+    return prove(candidate, evidence_with(change), labelled=labelled, max_drop=max_drop, p50_ms=1.0)
+
+
+def test_equal_float_artefact_passes() -> None:
+    proof = judge("fp32", np.full((200, CLASSES), 1e-5, dtype=np.float32))
+    assert proof.passed
+    assert proof.parity.top1_agreement == 1.0
+    assert proof.drop == 0.0
+
+
+def test_float_artefact_that_names_other_classes_is_refused() -> None:
+    assert "agrees with the trained model on 98.50%" in judge("fp32", wrong_on(3)).why_not
+
+
+def test_float_artefact_with_other_logits_but_the_same_classes_is_refused() -> None:
+    assert "logits differ" in judge("fp32", np.full((200, CLASSES), 0.5, dtype=np.float32)).why_not
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_logits_that_are_not_numbers_are_refused(precision: str) -> None:
+    assert judge(precision, np.full((200, CLASSES), np.nan, dtype=np.float32)).why_not == "its logits are not finite"
+
+
+def test_int8_may_lose_what_max_drop_allows_and_no_more() -> None:
+    assert judge("int8", wrong_on(2)).passed
+    refused = judge("int8", wrong_on(4))
+    assert refused.drop == pytest.approx(2.0)
+    assert "loses 2.00 points" in refused.why_not
+    assert judge("int8", wrong_on(4), max_drop=2.0).passed
+
+
+def test_int8_without_labels_is_judged_by_agreement() -> None:
+    assert judge("int8", wrong_on(20), labelled=False).passed
+    collapsed = judge("int8", wrong_on(120), labelled=False)
+    assert "agrees with the trained model on only 40.0%" in collapsed.why_not
+    assert collapsed.top1 is None
+    assert collapsed.drop is None
+
+
+def test_golden_tolerance_has_room_for_rounding_and_none_for_another_model() -> None:
+    proof = judge("fp32", np.full((200, CLASSES), 1e-4, dtype=np.float32))
+    assert 1e-4 < proof.parity.golden_tolerance < 0.01
