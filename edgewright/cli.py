@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -44,6 +45,10 @@ app.command("bench")(bench_command)
 
 def main() -> None:
     """Entry point: an EdgewrightError becomes one message and its exit status, an interrupt 130."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A label or a file name that the terminal's encoding lacks is shown escaped, and never stops the work.
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except EdgewrightError as error:
@@ -56,6 +61,11 @@ def main() -> None:
         # The reader of our output has gone, as in `edgewright … | head`; nothing is left to say, and nobody to hear it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        # The system refused: disk full, no permission, a name too long.
+        where = f" '{error.filename}'" if error.filename else ""
+        print(f"edgewright: {error.strerror or error}{where}", file=sys.stderr)
+        sys.exit(EdgewrightError.exit_status)
 
 
 if __name__ == "__main__":

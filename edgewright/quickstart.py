@@ -49,7 +49,7 @@ def quickstart_command(
             backbone=BUILTIN_BACKBONE,
             weights="builtin",
             strategy="partial",
-            imgsz=64,
+            imgsz=48,
             out=str(folder / "run"),
             seed=seed,
         ),

@@ -27,6 +27,7 @@ def to_ir(onnx_bytes: bytes, labels: Sequence[str], spec: Preprocess) -> Any:
     them again changes nothing. The true statistics stand in the manifest.
     """
     model = ov.Core().read_model(model=onnx_bytes)
+    model.get_parameters()[0].set_layout(ov.Layout("NHWC"))
     info: dict[str, str] = {
         "model_type": "Classification",
         # Model API separates labels by spaces, and writes a space inside a label as an underscore.

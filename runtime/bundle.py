@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,8 +79,12 @@ def open_bundle(path: Path | str) -> Bundle:
             by a newer version.
     """
     root = Path(path)
-    manifest_path = root / MANIFEST_FILE
-    if not root.is_dir() or not manifest_path.is_file():
+    try:
+        is_folder = root.is_dir()
+    except OSError as error:  # a name longer than the system allows
+        raise BundleError(f"No bundle at '{root}': {error.strerror}.") from error
+    manifest_path = resolve_inside(root, MANIFEST_FILE)
+    if not is_folder or not manifest_path.is_file():
         found = (
             "no folder" if not root.exists() else "a file" if root.is_file() else f"a folder without {MANIFEST_FILE}"
         )
@@ -89,11 +94,13 @@ def open_bundle(path: Path | str) -> Bundle:
     manifest = parse_manifest(manifest_path.read_bytes(), str(manifest_path))
     for relative, record in manifest.files.items():
         data = _read_checked(root, relative, record)
-        if relative == LABELS_FILE and data.decode("utf-8", "replace").splitlines() != list(manifest.labels):
+        if relative == LABELS_FILE and data.decode("utf-8", "replace").split("\n") != [*manifest.labels, ""]:
             raise BundleError(
                 f"'{LABELS_FILE}' in '{root}' differs from the manifest's labels. Export the bundle again."
             )
-    present = {file.relative_to(root).as_posix() for file in root.rglob("*") if not file.is_dir()}
+    if LABELS_FILE not in manifest.files:
+        raise BundleError(f"'{root}' has no {LABELS_FILE}. Export the bundle again.")
+    present = {file.relative_to(root).as_posix() for file in root.rglob("*") if file.is_symlink() or not file.is_dir()}
     if strangers := sorted(present - set(manifest.files) - {MANIFEST_FILE}):
         raise BundleError(
             f"'{root}' holds '{strangers[0]}', which its manifest does not list. Remove it or export again."
@@ -112,6 +119,18 @@ def record_files(root: Path) -> dict[str, FileRecord]:
     return records
 
 
+def _is_ours(path: Path) -> bool:
+    """Whether a bundle, of any version and in any state, is at `path`; other software calls files manifest.json too."""
+    manifest = path / MANIFEST_FILE
+    if not manifest.is_file() or manifest.stat().st_size > _LARGEST_MANIFEST:
+        return False
+    try:
+        document = json.loads(manifest.read_bytes())
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and {"schema_version", "labels", "artefacts"} <= set(document)
+
+
 @contextlib.contextmanager
 def writing_bundle(path: Path) -> Iterator[Path]:
     """Yield an empty folder that becomes the bundle at `path` if the block ends well and the result opens.
@@ -119,9 +138,8 @@ def writing_bundle(path: Path) -> Iterator[Path]:
     Raises:
         BundleError: something that is not a bundle is at `path`, or what was written does not open.
     """
-    is_bundle = (path / MANIFEST_FILE).is_file()
     is_free = not path.exists() or (path.is_dir() and not any(path.iterdir()))
-    if not is_bundle and not is_free:
+    if not is_free and not _is_ours(path):
         raise BundleError(f"'{path}' exists and is no bundle; it is not overwritten. Choose another --out.")
     with atomic_directory(path) as folder:
         yield folder

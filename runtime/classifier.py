@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,13 +12,14 @@ from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 from typing_extensions import Self
 
-from edgewright.runtime.backends import LoadRequest, backend_available, load_backend
+from edgewright.runtime.backends import LoadRequest, TensorSpec, backend_available, load_backend
 from edgewright.runtime.bundle import Bundle, open_bundle
 from edgewright.runtime.errors import BackendError, UsageError
 from edgewright.runtime.images import MAX_PIXELS, ImageSource, read_image
-from edgewright.runtime.manifest import Artefact, Manifest
+from edgewright.runtime.manifest import Artefact, Manifest, TensorRecord
 from edgewright.runtime.preprocess import resize_and_crop
 from edgewright.runtime.scores import top_scores
 
@@ -65,7 +67,7 @@ class Classifier:
         self, bundle: Bundle, artefact: Artefact, *, backend: str | None = None, threads: int | None = None
     ) -> None:
         name = backend or artefact.backend
-        if artefact.backend != name and not (artefact.backend == "onnxruntime" and name == "openvino"):
+        if artefact.backend != name:
             raise UsageError(f"'{artefact.name}' cannot run on backend '{name}'. It is made for {artefact.backend}.")
         model, weights = bundle.artefact_bytes(artefact)
         self.manifest: Manifest = bundle.manifest
@@ -76,13 +78,15 @@ class Classifier:
         self._labels = bundle.manifest.labels
         self._input = bundle.manifest.input.name
         self._shape = bundle.manifest.input.shape[1:]
-        found = {spec.name: spec for spec in self._backend.inputs}
-        if self._input not in found or found[self._input].dtype != bundle.manifest.input.dtype:
+        try:
+            for found, declared in (
+                (self._backend.inputs, bundle.manifest.input),
+                (self._backend.outputs, bundle.manifest.output),
+            ):
+                _require_tensor(found, declared, artefact.name)
+        except BackendError:
             self._backend.close()
-            raise BackendError(
-                f"'{artefact.name}' has the inputs {sorted(found)}; the manifest says '{self._input}' "
-                f"of {bundle.manifest.input.dtype}. Export the bundle again."
-            )
+            raise
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -96,12 +100,26 @@ class Classifier:
             UsageError: another dtype or shape.
             BackendError: the engine failed.
         """
-        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != self._shape:
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != self._shape or len(pixels) == 0:
             raise UsageError(
                 f"Found a tensor of {pixels.dtype} with shape {pixels.shape}. Expected uint8 with axes "
                 f"[batch, height, width, channel] and shape (N, {', '.join(map(str, self._shape))})."
             )
-        logits: npt.NDArray[np.float32] = self._backend.run({self._input: np.ascontiguousarray(pixels)})[0]
+        return self._infer(np.ascontiguousarray(pixels))
+
+    def _infer(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        logits: npt.NDArray[np.float32] = self._backend.run({self._input: pixels})[0]
+        if logits.shape != (len(pixels), len(self._labels)):
+            # ONNX Runtime does not hold a graph to the shape that it declares.
+            raise BackendError(
+                f"'{self.artefact.name}' gave logits of shape {logits.shape} for {len(pixels)} pictures and "
+                f"{len(self._labels)} labels. Export the bundle again."
+            )
+        if not np.isfinite(logits).all():
+            raise BackendError(
+                f"'{self.artefact.name}' gave logits that are not finite numbers. Verify the bundle on this machine: "
+                "edgewright verify BUNDLE."
+            )
         return logits
 
     def predict_tensor(self, pixels: npt.NDArray[np.uint8], top_k: int = 5) -> list[Prediction]:
@@ -125,7 +143,7 @@ class Classifier:
         Raises:
             ImageError: one of them is not a picture.
         """
-        if isinstance(images, (str, bytes, Path, np.ndarray)):
+        if isinstance(images, (str, bytes, bytearray, os.PathLike, np.ndarray, Image.Image)):
             raise UsageError("predict() takes a list of pictures; call the classifier itself for a single one.")
         return [self._predict_one(image, top_k, max_pixels) for image in images]
 
@@ -139,7 +157,7 @@ class Classifier:
         decoded = perf_counter_ns()
         pixels = np.asarray(resize_and_crop(image, self._spec))[np.newaxis]
         prepared = perf_counter_ns()
-        logits = self._backend.run({self._input: pixels})[0]
+        logits = self._infer(pixels)
         done = perf_counter_ns()
         return self._postprocess(
             logits[0], top_k, (decoded - start) / 1e6, (prepared - decoded) / 1e6, (done - prepared) / 1e6
@@ -166,6 +184,16 @@ class Classifier:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _require_tensor(found: Sequence[TensorSpec], declared: TensorRecord, name: str) -> None:
+    """Compare what the engine found in the file with what the manifest says, axis by axis."""
+    shape = tuple(None if axis == -1 else axis for axis in declared.shape)
+    wanted = TensorSpec(declared.name, declared.dtype, shape)
+    if list(found) != [wanted]:
+        raise BackendError(
+            f"'{name}' has the tensors {list(found)}; the manifest says {wanted}. Export the bundle again."
+        )
 
 
 def load(

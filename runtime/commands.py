@@ -124,7 +124,7 @@ def predict_command(
     artefact: ArtefactOption = None,
     backend: Annotated[Optional[str], typer.Option(help="onnxruntime or openvino. [default: the artefact's]")] = None,
     threads: Annotated[
-        Optional[int], typer.Option(min=1, help="Threads for one inference. [default: all cores]")
+        Optional[int], typer.Option(min=1, max=1024, help="Threads for one inference. [default: all cores]")
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="How many labels to list.")] = 5,
     json: JsonOption = False,

@@ -77,5 +77,5 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
 
 
 def emit_json(document: Any) -> None:
-    """Print the one JSON document of a command on stdout."""
-    print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+    """Print the one JSON document of a command on stdout; ASCII, so that no terminal's encoding can spoil it."""
+    print(json.dumps(document, indent=2, allow_nan=False))

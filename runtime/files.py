@@ -58,10 +58,13 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     it was. Two renames are needed (POSIX cannot exchange folders portably), so for an instant nothing is at `path`;
     if the process dies just there, the older folder is beside it under the name `.<name>.old-*`.
     """
-    path = path.resolve()
+    try:
+        path = path.resolve()
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, RuntimeError, ValueError) as error:  # a file among the parents, a loop of links, a NUL
+        raise BundleError(f"No folder can be made at '{path}': {error}.") from error
     if path.exists() and not path.is_dir():
         raise BundleError(f"'{path}' is a file. Expected a folder, or nothing, in its place.")
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.new-"))
     try:
         yield temporary

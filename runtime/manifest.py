@@ -31,7 +31,7 @@ BackendName = Literal["onnxruntime", "openvino"]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class FileRecord(_Frozen):
@@ -138,7 +138,7 @@ class Manifest(_Frozen):
 
     @field_validator("labels")
     @classmethod
-    def _distinct(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+    def _single_lines(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
         if any("\n" in label or not label for label in labels):
             raise ValueError("labels must be non-empty single lines")
         return labels

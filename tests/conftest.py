@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -10,11 +11,13 @@ import pytest
 from PIL import Image
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real photographs and weights that development machines have beside the repository."""
     folder = Path(__file__).resolve().parents[2] / "shared"
     if not folder.is_dir():
+        if os.environ.get("CI"):
+            pytest.fail(f"CI must have the real data in '{folder}'")
         pytest.skip(f"needs the real data in '{folder}', which this machine does not have")
     return folder
 

@@ -68,7 +68,9 @@ def _weight_gradient(
 
 class _Depthwise(nn.Conv2d):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        if not (self.training and torch.is_grad_enabled() and input.device.type == "cpu"):
+        ours = self.training and torch.is_grad_enabled() and input.device.type == "cpu"
+        # Under autocast the forward runs in bf16, and a backward of our own would meet FP32 tensors.
+        if not ours or torch.is_autocast_enabled("cpu"):
             return super().forward(input)
         stride, padding = cast("tuple[int, int]", self.stride), cast("tuple[int, int]", self.padding)
         return cast("torch.Tensor", _DepthwiseFunction.apply(input, self.weight, stride, padding))

@@ -8,7 +8,13 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
-__all__ = ["Backend", "LoadRequest", "TensorSpec"]
+from edgewright.runtime.errors import BackendError, UsageError
+
+__all__ = ["Backend", "LoadRequest", "TensorSpec", "check_feeds"]
+
+
+MOST_THREADS = 1024
+"""More than the machines this runs on have; an engine starts as many as it is told, until the machine stands still."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,24 @@ class LoadRequest:
     precision: str
     threads: int | None
     name: str
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
+            raise UsageError(f"{self.threads} threads for '{self.name}'. Expected 1 to {MOST_THREADS}.")
+
+
+def check_feeds(feeds: Mapping[str, npt.NDArray[Any]], inputs: Sequence[TensorSpec], name: str) -> None:
+    """Refuse inputs that are missing, unknown or of another dtype: some engines cast, or use what they held before.
+
+    Raises:
+        BackendError: see above.
+    """
+    if len(feeds) != len(inputs) or any(
+        spec.name not in feeds or feeds[spec.name].dtype.name != spec.dtype for spec in inputs
+    ):
+        found = ", ".join(f"{key} ({value.dtype.name})" for key, value in feeds.items()) or "nothing"
+        expected = ", ".join(f"{spec.name} ({spec.dtype})" for spec in inputs)
+        raise BackendError(f"'{name}' was given {found}. Expected {expected}.")
 
 
 class Backend(Protocol):

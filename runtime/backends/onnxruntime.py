@@ -8,7 +8,7 @@ from typing import Any
 import numpy.typing as npt
 import onnxruntime as ort
 
-from edgewright.runtime.backends.base import LoadRequest, TensorSpec
+from edgewright.runtime.backends.base import LoadRequest, TensorSpec, check_feeds
 from edgewright.runtime.errors import BackendError
 from edgewright.runtime.parallel import available_cores
 
@@ -29,7 +29,7 @@ class OnnxRuntimeBackend:
         options.intra_op_num_threads = request.threads or available_cores()
         options.inter_op_num_threads = 1
         # Warnings about the graph are for whoever exports it; errors come as exceptions.
-        options.log_severity_level = 3
+        options.log_severity_level = 4
         try:
             self._session: ort.InferenceSession | None = ort.InferenceSession(
                 request.model, sess_options=options, providers=["CPUExecutionProvider"]
@@ -56,6 +56,7 @@ class OnnxRuntimeBackend:
         session = self._session
         if session is None:
             raise BackendError(f"'{self._name}' is closed. Load it again.")
+        check_feeds(feeds, self._inputs, self._name)
         try:
             return session.run(self._output_names, feeds)  # type: ignore[no-any-return]
         except Exception as error:  # its exceptions share no base class

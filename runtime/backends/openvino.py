@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 
-from edgewright.runtime.backends.base import LoadRequest, TensorSpec
+from edgewright.runtime.backends.base import LoadRequest, TensorSpec, check_feeds
 from edgewright.runtime.errors import BackendError
 from edgewright.runtime.parallel import available_cores
 
@@ -33,12 +33,16 @@ class OpenVinoBackend:
             "INFERENCE_PRECISION_HINT": hint,
             "INFERENCE_NUM_THREADS": request.threads or available_cores(),
         }
+        if not request.model.startswith((b"<?xml", b"<net ")):
+            # OpenVINO reads other formats as well, ONNX with tensors in any file of the machine among them. None of
+            # them begins so; leading blanks are not skipped, as they could.
+            raise BackendError(f"'{request.name}' is no OpenVINO IR. Its .xml file is expected to begin with '<?xml'.")
         try:
             weights = np.frombuffer(request.weights or b"", dtype=np.uint8)
             model = core.read_model(model=request.model, weights=ov.Tensor(weights))
             self._compiled: Any = core.compile_model(model, "CPU", settings)
         except RuntimeError as error:
-            raise BackendError(f"OpenVINO cannot load '{request.name}': {str(error).splitlines()[0]}") from error
+            raise BackendError(f"OpenVINO cannot load '{request.name}': {_reason(error)}") from error
         executed = self._compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         if executed != hint:
             raise BackendError(
@@ -64,6 +68,7 @@ class OpenVinoBackend:
         compiled = self._compiled
         if compiled is None:
             raise BackendError(f"'{self._name}' is closed. Load it again.")
+        check_feeds(feeds, self._inputs, self._name)
         request = getattr(self._local, "request", None)
         if request is None:
             request = self._local.request = compiled.create_infer_request()
@@ -71,13 +76,20 @@ class OpenVinoBackend:
             # Inputs are read where they are; outputs are copied, because the request's own memory is used again.
             results = request.infer(feeds, share_inputs=True, share_outputs=False)
         except RuntimeError as error:
-            raise BackendError(f"OpenVINO failed on '{self._name}': {str(error).splitlines()[0]}") from error
+            raise BackendError(f"OpenVINO failed on '{self._name}': {_reason(error)}") from error
         return list(results.values())
 
     def close(self) -> None:
         """See :class:`~edgewright.runtime.backends.base.Backend`."""
         self._compiled = None
         self._local = threading.local()
+
+
+def _reason(error: RuntimeError) -> str:
+    """What OpenVINO says, without the lines that only name places in its source."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    telling = " ".join(line for line in lines if not line.startswith(("Exception from src", "Check '"))).strip()
+    return telling or str(error)
 
 
 def _spec(port: Any) -> TensorSpec:

@@ -215,15 +215,53 @@ def test_missing_picture_is_one_that_cannot_be_read(edgewright: Edgewright, tiny
     assert "No such file" in one_document(found, status=2)["predictions"][0]["error"]
 
 
-@pytest.mark.xfail(strict=True, reason="a name that is not UTF-8 goes to stdout as it is, or stops the command")
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
-def test_name_that_is_not_utf_8_does_not_spoil_the_document(tiny_bundle: Path, tmp_path: Path, paint: Paint) -> None:
+def in_bytes(folder: Path, encoding: str, *arguments: str | bytes | Path) -> subprocess.CompletedProcess[bytes]:
+    """The command line where the terminal has this encoding; its output as it is."""
+    command = [os.fsencode(part) for part in (sys.executable, "-m", "edgewright", *arguments)]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False, timeout=120)
+
+
+@pytest.fixture
+def odd_name(tmp_path: Path, paint: Paint) -> bytes:
+    """A red picture whose name is not UTF-8."""
+    if sys.platform != "linux":
+        pytest.skip("other systems have no such names")
     file = os.fsencode(tmp_path) + b"/caf\xe9.png"
     paint("red", 1).save(tmp_path / "red.png")
     os.rename(tmp_path / "red.png", file)  # noqa: PTH104 - the name is bytes
-    command = [os.fsencode(part) for part in (sys.executable, "-m", "edgewright", "predict", tiny_bundle)]
-    found = subprocess.run([*command, file, b"--json"], cwd=tmp_path, capture_output=True, check=False, timeout=120)
-    assert json.loads(found.stdout.decode("utf-8"))["predictions"][0]["label"] == "red"
+    return file
+
+
+def test_name_that_is_not_utf_8_does_not_spoil_the_document(tiny_bundle: Path, tmp_path: Path, odd_name: bytes) -> None:
+    found = in_bytes(tmp_path, "utf-8", "predict", tiny_bundle, odd_name, *ONNX, "--json")
+    assert (found.returncode, found.stderr) == (0, b"")
+    (entry,) = json.loads(found.stdout.decode("ascii"))["predictions"]
+    assert (os.fsencode(entry["file"]), entry["label"]) == (odd_name, "red")
+
+
+def test_name_that_is_not_utf_8_is_escaped_for_people(tiny_bundle: Path, tmp_path: Path, odd_name: bytes) -> None:
+    found = in_bytes(tmp_path, "utf-8", "predict", tiny_bundle, odd_name, *ONNX)
+    assert (found.returncode, found.stderr) == (0, b"")
+    assert rb"/caf\udce9.png" + b"\tred\t" in found.stdout
+
+
+def test_label_that_the_terminal_lacks_is_escaped(tiny_bundle: Path, tmp_path: Path, album: Path) -> None:
+    found = in_bytes(tmp_path, "ascii", "predict", tiny_bundle, album / "très noir" / "0.png", *ONNX)
+    assert (found.returncode, found.stderr) == (0, b"")
+    assert rb"\xe8s noir" in found.stdout.split(b"\t")[1]
+
+
+def test_document_is_ascii(tiny_bundle: Path, tmp_path: Path, album: Path) -> None:
+    found = in_bytes(tmp_path, "ascii", "predict", tiny_bundle, album / "très noir" / "0.png", *ONNX, "--json")
+    assert (found.returncode, found.stderr) == (0, b"")
+    assert json.loads(found.stdout.decode("ascii"))["predictions"][0]["label"] == "très noir"
+
+
+def test_message_that_the_terminal_lacks_is_escaped(tmp_path: Path) -> None:
+    found = in_bytes(tmp_path, "ascii", "verify", "très loin")
+    assert (found.returncode, found.stdout) == (2, b"")
+    assert found.stderr.startswith(rb"edgewright: No bundle at 'tr\xe8s loin'")
 
 
 # What is refused
@@ -245,6 +283,14 @@ def arguments(command: str, album: Path) -> list[str]:
 def test_missing_bundle_is_one_message(edgewright: Edgewright, tmp_path: Path, album: Path, command: str) -> None:
     found = edgewright(command, tmp_path / "nowhere", *arguments(command, album), "--json")
     assert_one_message(found, "No bundle at")
+
+
+def test_path_that_is_too_long_is_one_message(edgewright: Edgewright) -> None:
+    assert_one_message(edgewright("verify", "x" * 300, "--json"), "No bundle at")
+
+
+def test_what_the_system_refuses_is_one_message(edgewright: Edgewright, tiny_bundle: Path) -> None:
+    assert_one_message(edgewright("val", tiny_bundle, "x" * 300, "--json"), "x" * 300)
 
 
 @pytest.mark.parametrize("command", ["verify", "predict"])
@@ -276,11 +322,21 @@ def test_unknown_backend_is_one_message(edgewright: Edgewright, tiny_bundle: Pat
     assert_one_message(edgewright("predict", tiny_bundle, album, "--backend", "tflite"), "backend 'tflite'")
 
 
-@pytest.mark.parametrize("option", [("--threads", "0"), ("--top-k", "0"), ("--no-such-option",)], ids=" ".join)
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("predict", ("--threads", "0")),
+        ("predict", ("--threads", "1025")),
+        ("bench", ("--threads", "0")),
+        ("bench", ("--threads", "1025")),
+        ("predict", ("--top-k", "0")),
+        ("predict", ("--no-such-option",)),
+    ],
+)
 def test_wrong_option_is_wrong_usage(
-    edgewright: Edgewright, tiny_bundle: Path, album: Path, option: tuple[str, ...]
+    edgewright: Edgewright, tiny_bundle: Path, album: Path, command: str, option: tuple[str, ...]
 ) -> None:
-    found = edgewright("predict", tiny_bundle, album, *option)
+    found = edgewright(command, tiny_bundle, *arguments(command, album), *option)
     assert (found.returncode, found.stdout) == (2, "")
     assert option[0] in found.stderr
     assert "Traceback" not in found.stderr
@@ -292,6 +348,11 @@ def test_model_that_does_not_load_is_one_message(
     (tiny_copy / "artefacts" / "model.fp32.onnx").write_bytes(b"no model")
     reseal(tiny_copy)
     assert_one_message(edgewright("predict", tiny_copy, album, *ONNX), "cannot load 'model.fp32'")
+
+
+def test_artefact_on_another_backend_is_one_message(edgewright: Edgewright, tiny_bundle: Path, album: Path) -> None:
+    found = edgewright("predict", tiny_bundle, album, *ONNX, "--backend", "openvino")
+    assert_one_message(found, "'model.fp32' cannot run on backend 'openvino'")
 
 
 # What a gate says
@@ -353,3 +414,11 @@ def test_reader_that_went_away_is_no_error_message(tiny_bundle: Path, album: Pat
     found = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False, timeout=120)
     os.close(writer)
     assert found.stderr == b""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no /dev/full")
+def test_full_disk_is_one_message(tiny_bundle: Path) -> None:
+    command = [sys.executable, "-m", "edgewright", "predict", str(tiny_bundle), str(tiny_bundle / "golden" / "000.png")]
+    with Path("/dev/full").open("wb") as full:
+        found = subprocess.run([*command, *ONNX], stdout=full, stderr=subprocess.PIPE, check=False, timeout=120)
+    assert (found.returncode, found.stderr) == (2, b"edgewright: No space left on device\n")

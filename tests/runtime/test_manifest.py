@@ -178,18 +178,28 @@ def test_json_that_is_no_manifest_is_refused(text: bytes) -> None:
         parse_manifest(text, "here/manifest.json")
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        0.0,
-        float("nan"),
-        pytest.param(
-            float("inf"),
-            marks=pytest.mark.xfail(strict=True, reason="pydantic's floats take Infinity; `verify --json` then fails"),
-        ),
-    ],
-)
+@pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
 def test_tolerance_that_decides_nothing_is_refused(document: Document, value: float) -> None:
     document["artefacts"][0]["parity"]["golden_tolerance"] = value
     with pytest.raises(BundleError, match="golden_tolerance"):
+        parse(document)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize(
+    ("where", "place"),
+    [
+        (r"artefacts\.0\.drop", lambda document: (document["artefacts"][0], "drop")),
+        (r"artefacts\.0\.p50_ms", lambda document: (document["artefacts"][0], "p50_ms")),
+        (r"golden\.1\.logits\.2", lambda document: (document["golden"][1]["logits"], 2)),
+        (r"metrics\.test_top1", lambda document: (document["metrics"], "test_top1")),
+    ],
+    ids=["drop", "p50_ms", "logits", "metrics"],
+)
+def test_number_that_is_not_finite_is_refused(
+    document: Document, where: str, place: Callable[[Document], tuple[Any, Any]], value: float
+) -> None:
+    holder, key = place(document)
+    holder[key] = value
+    with pytest.raises(BundleError, match=where):
         parse(document)

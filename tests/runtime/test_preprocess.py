@@ -26,10 +26,9 @@ LARGEST_DIFFERENCE = 2
 MEAN_DIFFERENCE = 0.01
 """What the docstring of resize_and_crop promises."""
 
-LARGEST_MEAN_MEASURED = 0.25
-"""Pillow 13 takes its two passes in the order that costs less: it may begin with the columns of a tall picture here and
-with the rows in torchvision's larger resize, and rounds to integers in between. Measured: 0.21 on photographs, 0.24 on
-noise."""
+TALL_MEAN_DIFFERENCE = 0.3
+"""Pillow 13 shrinks a picture of more than twice its width columns first, and so does torchvision through it; our rows
+come first, and the rounding in between is another one. Measured on TALL_SIZES: 0.14 to 0.26, at most 2 per pixel."""
 
 
 def smooth_picture(width: int, height: int) -> Image.Image:
@@ -84,30 +83,23 @@ SIZES = {
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize(("width", "height"), SIZES.values(), ids=SIZES.keys())
-def test_no_pixel_is_far_from_torchvisions(width: int, height: int, interpolation: Interpolation) -> None:
+def test_pixels_are_torchvisions(width: int, height: int, interpolation: Interpolation) -> None:
     found = difference(smooth_picture(width, height), Preprocess(interpolation=interpolation))
     assert found.max() <= LARGEST_DIFFERENCE
-    assert found.mean() < LARGEST_MEAN_MEASURED
+    assert found.mean() < MEAN_DIFFERENCE
+
+
+TALL_SIZES = [(400, 801), (400, 1200), (300, 3000), (500, 5000), (1000, 2100)]
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-@pytest.mark.parametrize(
-    ("width", "height"),
-    [
-        pytest.param(
-            *size,
-            id=name,
-            marks=pytest.mark.xfail(
-                name in ("taller portrait", "tall strip"),
-                reason="false for tall pictures with Pillow 13, which changes the order of its passes: 0.15 to 0.24",
-            ),
-        )
-        for name, size in SIZES.items()
-    ],
-)
-def test_pixels_equal_torchvisions_on_average(width: int, height: int, interpolation: Interpolation) -> None:
+@pytest.mark.parametrize(("width", "height"), TALL_SIZES)
+def test_shrunk_picture_of_more_than_twice_its_width_is_near_torchvisions(
+    width: int, height: int, interpolation: Interpolation
+) -> None:
     found = difference(smooth_picture(width, height), Preprocess(interpolation=interpolation))
-    assert found.mean() < MEAN_DIFFERENCE
+    assert found.max() <= LARGEST_DIFFERENCE
+    assert found.mean() < TALL_MEAN_DIFFERENCE
 
 
 @pytest.mark.parametrize(("resize", "crop"), [(232, 224), (224, 224), (64, 48), (342, 299)])
@@ -122,7 +114,7 @@ def test_photographs_agree_with_torchvision(shared: Path, interpolation: Interpo
     spec = Preprocess(interpolation=interpolation)
     found = [difference(image, spec) for image in real_photographs(shared, 20)]
     assert max(one.max() for one in found) <= LARGEST_DIFFERENCE
-    assert max(one.mean() for one in found) < LARGEST_MEAN_MEASURED
+    assert max(one.mean() for one in found) < MEAN_DIFFERENCE
 
 
 # The box

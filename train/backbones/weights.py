@@ -151,7 +151,7 @@ def _from_package(backbone: str) -> Pretrained:
             f"Use --backbone {BUILTIN_BACKBONE}, or --weights imagenet, none or PATH."
         )
     with resources.as_file(resources.files("edgewright.train") / "weights" / _BUILTIN_FILE) as path:
-        state = {key: value.float() if value.is_floating_point() else value for key, value in load_file(path).items()}
+        state = _read_state(path)
     model = build_backbone(backbone)
     # Everything but the head, which never meant anything to anyone but the source task.
     missing, unexpected = model.load_state_dict(state, strict=False)

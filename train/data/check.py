@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from edgewright.runtime.console import track, warn
 from edgewright.runtime.errors import DataError, ImageError
-from edgewright.runtime.images import read_image
+from edgewright.runtime.images import check_image
 from edgewright.runtime.parallel import available_cores, bounded_map
 from edgewright.train.data.samples import ImageData, Sample, Skipped
 
@@ -64,7 +64,7 @@ def _damaged(samples: Sequence[Sample]) -> dict[str, str]:
 
 def _damage(sample: Sample) -> str | None:
     try:
-        read_image(sample.source)
+        check_image(sample.source)
     except ImageError as error:
         return str(error)
     return None

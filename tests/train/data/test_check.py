@@ -92,7 +92,6 @@ def test_split_with_only_damaged_pictures_is_refused(picture_folder: PictureFold
         without_damaged(read(root))
 
 
-@pytest.mark.xfail(strict=True, reason="only train and val are asked, though the docstring says 'a split'")
 def test_test_split_with_only_damaged_pictures_is_refused(picture_folder: PictureFolder) -> None:
     root = picture_folder(LAYOUT)
     damage(root, "test/dog/00.jpg")

@@ -115,7 +115,6 @@ def test_hidden_folder_is_not_a_class(picture_folder: PictureFolder) -> None:
     assert read(picture_folder({"cat": 3, "dog": 3, ".git": 3})).classes == ("cat", "dog")
 
 
-@pytest.mark.xfail(strict=True, reason="only the file's own name is asked for a leading dot, not the folders above it")
 def test_hidden_folder_below_a_class_is_left_out(picture_folder: PictureFolder) -> None:
     # Jupyter's copies of a picture: on both sides of a split, they would leak.
     data = read(picture_folder({"cat": 3, "cat/.ipynb_checkpoints": 3, "dog": 3}))

@@ -1,0 +1,77 @@
+"""Real photographs and real ImageNet weights, where they are at hand: what the README promises of accuracy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from edgewright.export.config import ExportConfig
+from edgewright.export.exporter import Export, export
+from edgewright.runtime.validate import labelled_pictures, validate
+from edgewright.runtime.verify import verify_bundle
+from edgewright.train.config import TrainConfig
+from edgewright.train.run import Run
+from edgewright.train.trainer import train
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def clothing(shared: Path) -> Path:
+    return shared / "data" / "clothing"
+
+
+@pytest.fixture(scope="module")
+def head_run(shared: Path, clothing: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    weights = shared / "weights" / "mobilenet_v2-imagenet.pth"
+    out = tmp_path_factory.mktemp("clothing") / "head"
+    return train(TrainConfig(data=str(clothing), weights=str(weights), strategy="head", out=str(out)))
+
+
+@pytest.fixture(scope="module")
+def bundle(head_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Export:
+    return export(ExportConfig(run=str(head_run.folder), out=tmp_path_factory.mktemp("clothing") / "bundle"))
+
+
+def test_head_reaches_86_percent_on_test(head_run: Run) -> None:
+    assert head_run.record.test_top1 is not None
+    assert head_run.record.test_top1 >= 0.86
+
+
+def test_float_artefacts_agree_with_torch_on_nearly_every_picture(bundle: Export) -> None:
+    for candidate, proof in bundle.candidates:
+        if candidate.precision == "fp32":
+            assert proof.parity.top1_agreement >= 0.995
+            assert proof.parity.max_abs_logit_diff < 0.01
+
+
+def test_every_artefact_is_within_a_point_of_the_trained_model_on_test(
+    head_run: Run, bundle: Export, clothing: Path
+) -> None:
+    manifest = bundle.bundle.manifest
+    found = validate(bundle.bundle, manifest.artefacts, labelled_pictures(clothing, manifest.labels, "test"))
+    assert found.unreadable == ()
+    assert len(found.artefacts) == 4
+    for row in found.artefacts:
+        assert row.top1 >= (head_run.record.test_top1 or 0) - 0.010, row
+
+
+def test_bundle_verifies(bundle: Export) -> None:
+    assert all(result.passed for result in verify_bundle(bundle.bundle))
+
+
+def test_pretrained_backbone_exports_with_its_own_thousand_classes(
+    shared: Path, clothing: Path, tmp_path: Path
+) -> None:
+    weights = str(shared / "weights" / "mobilenet_v2-imagenet.pth")
+    config = ExportConfig(
+        run="mobilenet_v2", weights=weights, calibration=clothing / "validation", out=tmp_path / "bundle"
+    )
+    result = export(config)
+    manifest = result.bundle.manifest
+    assert len(manifest.labels) == 1000
+    assert manifest.labels[610] == "jersey"
+    assert {candidate.name for candidate, proof in result.candidates if proof.passed} >= {"model.fp32", "openvino.fp32"}
+    assert json.loads((result.bundle.path / "manifest.json").read_text())["artefacts"][0]["top1"] is None
