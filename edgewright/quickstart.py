@@ -48,8 +48,11 @@ def quickstart_command(
             data="digits",
             backbone=BUILTIN_BACKBONE,
             weights="builtin",
-            strategy="partial",
+            strategy="full",
             imgsz=48,
+            epochs=10,
+            # A digit fills its picture; smaller crops would cut it apart.
+            crop_scale=0.7,
             out=str(folder / "run"),
             seed=seed,
         ),

@@ -24,7 +24,7 @@ def export_document(result: Export) -> dict[str, Any]:
     return {
         "bundle": str(result.bundle.path),
         "recommended": result.bundle.manifest.recommended,
-        "artefacts": artefact_rows(result.candidates),
+        "artefacts": artefact_rows(result.candidates, result.p50_ms),
     }
 
 
@@ -36,7 +36,7 @@ def print_export(result: Export) -> None:
     images = result.candidates[0][1].parity.images
     print_table(
         f"{result.bundle.path}: agreement with the trained model on {images} pictures",
-        ("artefact", "top-1", "drop", "test top-1", "agreement", "size", "p50", ""),
+        ("artefact", "top-1", "drop", "test top-1", "agreement", "size", "p50", "quantized by", ""),
         [
             (
                 row["name"],
@@ -46,9 +46,10 @@ def print_export(result: Export) -> None:
                 f"{row['parity']['top1_agreement']:.2%}",
                 f"{row['size_bytes'] / 1e6:.2f} MB",
                 f"{row['p50_ms']:.2f} ms",
+                row["quantization"],
                 "recommended" if row["name"] == recommended else "" if row["passed"] else "refused",
             )
-            for row in artefact_rows(result.candidates)
+            for row in artefact_rows(result.candidates, result.p50_ms)
         ],
     )
 

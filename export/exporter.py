@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
@@ -12,11 +13,11 @@ import numpy as np
 import torch
 
 from edgewright.export.calibration import CalibrationSet, choose_calibration
-from edgewright.export.candidates import Candidate, make_candidates
+from edgewright.export.candidates import Candidate, ladders
 from edgewright.export.config import ExportConfig
 from edgewright.export.golden import write_golden
 from edgewright.export.onnx_graph import INPUT_NAME, OUTPUT_NAME, to_onnx
-from edgewright.export.proof import Evidence, Proof, collect_evidence, measure_latency, prove
+from edgewright.export.proof import Evidence, Proof, collect_evidence, measure_latency, prove, with_candidate
 from edgewright.export.report import write_report
 from edgewright.export.source import ExportSource, source_from_backbone, source_from_run
 from edgewright.runtime.bundle import LABELS_FILE, MANIFEST_FILE, Bundle, open_bundle, record_files, writing_bundle
@@ -42,6 +43,7 @@ class Export:
 
     bundle: Bundle
     candidates: tuple[tuple[Candidate, Proof], ...]
+    p50_ms: Mapping[str, float]
 
 
 def export(config: ExportConfig) -> Export:
@@ -57,29 +59,34 @@ def export(config: ExportConfig) -> Export:
     calibration = _calibrate(source, config)
     notice(f"exporting {source.name} ({source.preprocess.crop} px, {len(source.labels)} classes) to ONNX")
     model = to_onnx(source.network, source.preprocess.crop)
-    candidates = make_candidates(model, source, calibration, config)
-    loaded = {candidate.name: candidate.load() for candidate in candidates}
-    try:
-        evidence = collect_evidence(source, candidates, loaded)
-        first = next(iter(source.checked.values()))[0]
-        latency = measure_latency(loaded, preprocess(first.source, source.preprocess)[None])
-    finally:
-        for backend in loaded.values():
-            backend.close()
-    proven = [
-        (
-            candidate,
-            prove(
-                candidate, evidence, labelled=source.labelled, max_drop=config.max_drop, p50_ms=latency[candidate.name]
-            ),
-        )
-        for candidate in candidates
-    ]
+    steps = ladders(model, source, calibration, config)
+    candidates = []
+    for title, ways in steps.items():
+        notice(f"making {title}")
+        candidates.append(ways[0]())
+    evidence = collect_evidence(source, candidates)
+    proven = []
+    for candidate, (title, ways) in zip(candidates, steps.items(), strict=True):
+        proof = _prove(candidate, evidence, source, config)
+        for way in ways[1:]:
+            if proof.passed:
+                break
+            notice(f"{title} ({candidate.quantization}): {proof.why_not}; trying another way")
+            candidate = way()
+            evidence = with_candidate(evidence, source, candidate)
+            proof = _prove(candidate, evidence, source, config)
+        proven.append((candidate, proof))
     _gate(proven)
+    first = next(iter(source.checked.values()))[0]
+    latency = measure_latency([made for made, _ in proven], preprocess(first.source, source.preprocess)[None])
     with writing_bundle(config.out) as folder:
-        manifest = _write(folder, source, proven, evidence, calibration, config)
+        manifest = _write(folder, source, proven, latency, evidence, calibration, config)
         atomic_write(folder / MANIFEST_FILE, manifest.model_dump_json(indent=2))
-    return Export(open_bundle(config.out), tuple(proven))
+    return Export(open_bundle(config.out), tuple(proven), latency)
+
+
+def _prove(candidate: Candidate, evidence: Mapping[str, Evidence], source: ExportSource, config: ExportConfig) -> Proof:
+    return prove(candidate, evidence, labelled=source.labelled, max_drop=config.max_drop)
 
 
 def _source(config: ExportConfig) -> ExportSource:
@@ -129,6 +136,7 @@ def _write(
     folder: Path,
     source: ExportSource,
     proven: list[tuple[Candidate, Proof]],
+    latency: Mapping[str, float],
     evidence: dict[str, Evidence],
     calibration: CalibrationSet | None,
     config: ExportConfig,
@@ -142,14 +150,13 @@ def _write(
     (folder / LABELS_FILE).write_text("".join(f"{label}\n" for label in source.labels), encoding="utf-8")
     golden = write_golden(source, config.golden, folder)
     # The fastest first: that order is the bundle's preference, and its head the recommendation.
-    ranked = sorted(
-        (_artefact(candidate, proof) for candidate, proof in passed), key=lambda artefact: artefact.p50_ms or 0
-    )
+    artefacts = (_artefact(candidate, proof, latency[candidate.name]) for candidate, proof in passed)
+    ranked = sorted(artefacts, key=lambda artefact: artefact.p50_ms or 0.0)
     metrics = {
         f"{split}_top1": float((found.reference.argmax(1) == found.labels).mean()) if source.labelled else None
         for split, found in evidence.items()
     }
-    write_report(folder / "report", source, proven, evidence, calibration, ranked[0].name, config)
+    write_report(folder / "report", source, proven, latency, evidence, calibration, ranked[0].name, config)
     crop = source.preprocess.crop
     return Manifest(
         name=source.name,
@@ -184,13 +191,14 @@ def _write(
     )
 
 
-def _artefact(candidate: Candidate, proof: Proof) -> Artefact:
+def _artefact(candidate: Candidate, proof: Proof, p50_ms: float) -> Artefact:
     model, *weights = (f"{ARTEFACTS_FOLDER}/{name}" for name in candidate.files)
     return Artefact(
         name=candidate.name,
         backend=candidate.backend,
         precision=candidate.precision,
         profile=candidate.profile,
+        quantization=candidate.quantization,
         file=model,
         weights_file=weights[0] if weights else None,
         size_bytes=candidate.size_bytes,
@@ -199,5 +207,5 @@ def _artefact(candidate: Candidate, proof: Proof) -> Artefact:
         top1=proof.top1,
         drop=proof.drop,
         test_top1=proof.test_top1,
-        p50_ms=float(np.round(proof.p50_ms, 4)),
+        p50_ms=float(np.round(p50_ms, 4)),
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -12,15 +13,14 @@ import torch
 from edgewright.export.candidates import Candidate
 from edgewright.export.onnx_graph import INPUT_NAME
 from edgewright.export.source import ExportSource
-from edgewright.runtime.backends import Backend
 from edgewright.runtime.console import track
 from edgewright.runtime.manifest import Parity
 from edgewright.runtime.parallel import available_cores
 from edgewright.runtime.timing import interleaved_latencies_ms
-from edgewright.train.data.loading import batches
+from edgewright.train.data.loading import Batch, batches
 from edgewright.train.evaluation import clean_renderer
 
-__all__ = ["Evidence", "Proof", "collect_evidence", "prove"]
+__all__ = ["Evidence", "Proof", "collect_evidence", "measure_latency", "prove", "with_candidate"]
 
 _BATCH = 16
 
@@ -53,7 +53,6 @@ class Proof:
     drop: float | None
     test_top1: float | None
     flips: int
-    p50_ms: float
     why_not: str
 
     @property
@@ -62,48 +61,69 @@ class Proof:
         return not self.why_not
 
 
-def collect_evidence(
-    source: ExportSource, candidates: Sequence[Candidate], loaded: Mapping[str, Backend]
-) -> dict[str, Evidence]:
+def collect_evidence(source: ExportSource, candidates: Sequence[Candidate]) -> dict[str, Evidence]:
     """Run the trained model and all candidates over the same tensors, one batch after the other."""
+    loaded = {candidate.name: candidate.load() for candidate in candidates}
     evidence = {}
-    for split, samples in source.checked.items():
-        reference: list[npt.NDArray[np.float32]] = []
-        logits: dict[str, list[npt.NDArray[np.float32]]] = {candidate.name: [] for candidate in candidates}
-        stream = batches(
-            clean_renderer(samples, source.preprocess),
-            range(len(samples)),
-            view=0,
-            batch=_BATCH,
-            threads=available_cores(),
-        )
-        for batch in track(stream, f"proving on {split}", -(-len(samples) // _BATCH)):
-            with torch.inference_mode():
-                reference.append(source.network(batch.inputs).numpy())
-            pixels = batch.inputs.numpy()
-            for name, backend in loaded.items():
-                logits[name].append(backend.run({INPUT_NAME: pixels})[0])
-        evidence[split] = Evidence(
-            np.concatenate(reference),
-            {name: np.concatenate(parts) for name, parts in logits.items()},
-            np.asarray([sample.label for sample in samples]),
-        )
+    try:
+        for split, samples in source.checked.items():
+            reference: list[npt.NDArray[np.float32]] = []
+            logits: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in loaded}
+            for batch in track(_batches(source, split), f"proving on {split}", -(-len(samples) // _BATCH)):
+                with torch.inference_mode():
+                    reference.append(source.network(batch.inputs).numpy())
+                for name, backend in loaded.items():
+                    logits[name].append(backend.run({INPUT_NAME: batch.inputs.numpy()})[0])
+            evidence[split] = Evidence(
+                np.concatenate(reference),
+                {name: np.concatenate(parts) for name, parts in logits.items()},
+                np.asarray([sample.label for sample in samples]),
+            )
+    finally:
+        for backend in loaded.values():
+            backend.close()
     return evidence
 
 
-def measure_latency(loaded: Mapping[str, Backend], pixels: npt.NDArray[np.uint8]) -> dict[str, float]:
+def with_candidate(evidence: Mapping[str, Evidence], source: ExportSource, candidate: Candidate) -> dict[str, Evidence]:
+    """`evidence` with the logits of one more candidate, in place of an earlier one of its name."""
+    backend = candidate.load()
+    try:
+        return {
+            split: replace(
+                found,
+                logits={
+                    **found.logits,
+                    candidate.name: np.concatenate(
+                        [backend.run({INPUT_NAME: batch.inputs.numpy()})[0] for batch in _batches(source, split)]
+                    ),
+                },
+            )
+            for split, found in evidence.items()
+        }
+    finally:
+        backend.close()
+
+
+def _batches(source: ExportSource, split: str) -> Iterator[Batch]:
+    samples = source.checked[split]
+    renderer = clean_renderer(samples, source.preprocess)
+    return batches(renderer, range(len(samples)), view=0, batch=_BATCH, threads=available_cores())
+
+
+def measure_latency(candidates: Sequence[Candidate], pixels: npt.NDArray[np.uint8]) -> dict[str, float]:
     """Median milliseconds per inference of one picture (1, height, width, 3), candidates taking turns."""
+    loaded = {candidate.name: candidate.load() for candidate in candidates}
+    try:
+        calls = {name: partial(backend.run, {INPUT_NAME: pixels}) for name, backend in loaded.items()}
+        samples = interleaved_latencies_ms(calls, seconds=0.8, rounds=4)
+    finally:
+        for backend in loaded.values():
+            backend.close()
+    return {name: float(np.median(ms)) for name, ms in samples.items()}
 
-    def call(backend: Backend) -> object:
-        return backend.run({INPUT_NAME: pixels})
 
-    calls = {name: (lambda backend=backend: call(backend)) for name, backend in loaded.items()}
-    return {name: float(np.median(ms)) for name, ms in interleaved_latencies_ms(calls, seconds=0.8, rounds=4).items()}
-
-
-def prove(
-    candidate: Candidate, evidence: Mapping[str, Evidence], *, labelled: bool, max_drop: float, p50_ms: float
-) -> Proof:
+def prove(candidate: Candidate, evidence: Mapping[str, Evidence], *, labelled: bool, max_drop: float) -> Proof:
     """Judge one candidate.
 
     A float artefact must agree with the trained model on `FLOAT_AGREEMENT` of the pictures and to
@@ -132,7 +152,7 @@ def prove(
         drop = 100 * (_top1(evidence[split].reference, evidence[split].labels) - top1)
         test_top1 = _top1(evidence["test"].logits[name], evidence["test"].labels) if "test" in evidence else None
     why_not = _objection(candidate, parity, drop, max_drop, largest)
-    return Proof(parity, split, top1, drop, test_top1, int((~same).sum()), p50_ms, why_not)
+    return Proof(parity, split, top1, drop, test_top1, int((~same).sum()), why_not)
 
 
 def _objection(candidate: Candidate, parity: Parity, drop: float | None, max_drop: float, largest: float) -> str:

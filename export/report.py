@@ -18,7 +18,7 @@ from edgewright.export.source import ExportSource
 __all__ = ["artefact_rows", "write_report"]
 
 
-def artefact_rows(proven: Sequence[tuple[Candidate, Proof]]) -> list[dict[str, Any]]:
+def artefact_rows(proven: Sequence[tuple[Candidate, Proof]], latency: Mapping[str, float]) -> list[dict[str, Any]]:
     """The `artefacts` of export's `--json` document."""
     return [
         {
@@ -26,6 +26,7 @@ def artefact_rows(proven: Sequence[tuple[Candidate, Proof]]) -> list[dict[str, A
             "backend": candidate.backend,
             "precision": candidate.precision,
             "profile": candidate.profile,
+            "quantization": candidate.quantization,
             "size_bytes": candidate.size_bytes,
             "top1": proof.top1,
             "drop": proof.drop,
@@ -33,7 +34,7 @@ def artefact_rows(proven: Sequence[tuple[Candidate, Proof]]) -> list[dict[str, A
             "passed": proof.passed,
             "why_not": proof.why_not or None,
             "flips": proof.flips,
-            "p50_ms": proof.p50_ms,
+            "p50_ms": latency[candidate.name],
             "parity": {
                 "images": proof.parity.images,
                 "top1_agreement": proof.parity.top1_agreement,
@@ -49,6 +50,7 @@ def write_report(
     folder: Path,
     source: ExportSource,
     proven: Sequence[tuple[Candidate, Proof]],
+    latency: Mapping[str, float],
     evidence: Mapping[str, Evidence],
     calibration: CalibrationSet | None,
     recommended: str,
@@ -64,7 +66,7 @@ def write_report(
             split: float((found.reference.argmax(1) == found.labels).mean()) if source.labelled else None
             for split, found in evidence.items()
         },
-        "artefacts": artefact_rows(proven),
+        "artefacts": artefact_rows(proven, latency),
         "damage_per_class": damage,
         "calibration_sha256": [] if calibration is None else list(calibration.hashes),
     }
@@ -104,8 +106,8 @@ def _markdown(source: ExportSource, document: Mapping[str, Any]) -> str:
         f"{source.backbone}, {source.preprocess.crop} px, {len(source.labels)} classes."
         + (f" Trained model: {trained}." if trained else ""),
         "",
-        "| artefact | size | top-1 | drop | agreement | largest logit difference | p50 | |",
-        "|---|---:|---:|---:|---:|---:|---:|---|",
+        "| artefact | size | top-1 | drop | agreement | largest logit difference | p50 | quantized by | |",
+        "|---|---:|---:|---:|---:|---:|---:|---|---|",
     ]
     for row in document["artefacts"]:
         mark = (
@@ -119,7 +121,7 @@ def _markdown(source: ExportSource, document: Mapping[str, Any]) -> str:
         drop = "–" if row["drop"] is None else f"{row['drop']:+.2f}"
         lines.append(
             f"| {row['name']} | {row['size_bytes'] / 1e6:.2f} MB | {top1} | {drop} | {row['parity']['top1_agreement']:.2%} "
-            f"| {row['parity']['max_abs_logit_diff']:.2g} | {row['p50_ms']:.2f} ms | {mark} |"
+            f"| {row['parity']['max_abs_logit_diff']:.2g} | {row['p50_ms']:.2f} ms | {row['quantization'] or ''} | {mark} |"
         )
     lines += [
         "",

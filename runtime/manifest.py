@@ -83,6 +83,7 @@ class Artefact(_Frozen):
     top1: float | None = Field(ge=0, le=1)
     drop: float | None
     test_top1: float | None = Field(ge=0, le=1)
+    quantization: str | None = None
     p50_ms: float | None = Field(None, gt=0)
 
     def files(self) -> tuple[str, ...]:

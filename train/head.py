@@ -45,8 +45,11 @@ def fit_head(train: tuple[torch.Tensor, torch.Tensor], val: tuple[torch.Tensor, 
     """
     features, labels = train
     mean, std = features.mean(0), features.std(0)
-    # A channel that hardly ever changes says nothing; divided by its deviation, its rounding noise would.
-    std = torch.where(std > 1e-5 * std.max(), std, torch.full_like(std, torch.inf))
+    # A channel that hardly ever changes says nothing; divided by its deviation, its rounding noise would. One that
+    # changes little is not scaled up to the others either: INT8, whose steps are the same for all of them, would add
+    # noise to it that the head then magnifies.
+    floor = 0.5 * std.median()
+    std = torch.where(std > 1e-5 * std.max(), std.clamp(min=float(floor)), torch.full_like(std, torch.inf))
     standardised = (features - mean) / std
     val_standardised = (val[0] - mean) / std
 

@@ -28,7 +28,7 @@ def wrong_on(count: int) -> npt.NDArray[np.float32]:
 
 def judge(precision: str, change: npt.NDArray[np.float32], max_drop: float = 1.0, labelled: bool = True) -> Proof:
     candidate = Candidate("candidate", "onnxruntime", precision, None, {"candidate.onnx": b""})
-    return prove(candidate, evidence_with(change), labelled=labelled, max_drop=max_drop, p50_ms=1.0)
+    return prove(candidate, evidence_with(change), labelled=labelled, max_drop=max_drop)
 
 
 def test_equal_float_artefact_passes() -> None:
