@@ -97,5 +97,6 @@ def export_command(
         emit_json(export_document(result))
     print_export(result)
     notice(f"next: edgewright verify {result.bundle.path}")
-    if refused := [candidate.name for candidate, proof in result.candidates if not proof.passed]:
-        raise GateError(f"The bundle is written, without {', '.join(refused)}: refused for their loss of accuracy.")
+    passed = {candidate.precision for candidate, proof in result.candidates if proof.passed}
+    if lost := [precision for precision in settings.precisions if precision not in passed]:
+        raise GateError(f"The bundle is written, but without any {', '.join(lost)} artefact: all were refused.")

@@ -170,7 +170,7 @@ def _objection(candidate: Candidate, parity: Parity, drop: float | None, max_dro
     if drop is not None:
         return (
             f"it loses {drop:.2f} points of top-1, at most {max_drop:g} are allowed (--max-drop)"
-            if drop > max_drop
+            if drop > max_drop + 1e-9  # 100 x (0.99 - 0.98) is a little more than 1
             else ""
         )
     if parity.top1_agreement < UNLABELLED_AGREEMENT:

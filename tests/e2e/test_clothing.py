@@ -53,7 +53,7 @@ def test_every_artefact_is_within_a_point_of_the_trained_model_on_test(
     manifest = bundle.bundle.manifest
     found = validate(bundle.bundle, manifest.artefacts, labelled_pictures(clothing, manifest.labels, "test"))
     assert found.unreadable == ()
-    assert len(found.artefacts) == 4
+    assert {row.name for row in found.artefacts} >= {"model.fp32", "openvino.fp32"}
     for row in found.artefacts:
         assert row.top1 >= (head_run.record.test_top1 or 0) - 0.010, row
 

@@ -73,7 +73,7 @@ def test_recorded_accuracy_is_that_of_the_returned_head(overlapping: HeadFit) ->
 
 def test_folded_head_on_raw_features_is_scikit_learns_on_standardised_ones() -> None:
     features, labels = clusters(150, 3, 1)
-    raw = features * torch.linspace(0.1, 20, FEATURES) + torch.linspace(-30, 30, FEATURES)
+    raw = features * torch.linspace(8, 12, FEATURES) + torch.linspace(-30, 30, FEATURES)
     fitted = fit_head((raw, labels), (raw, labels), CLASSES)
     standardised = ((raw - raw.mean(0)) / raw.std(0)).numpy()
     # Ours: mean loss + penalty / 2 |w|^2. Theirs: C * summed loss + 1 / 2 |w|^2.
@@ -82,13 +82,22 @@ def test_folded_head_on_raw_features_is_scikit_learns_on_standardised_ones() -> 
     assert np.abs(logits(fitted, raw).softmax(1).numpy() - expected).max() < 2e-3
 
 
-def test_units_of_the_features_do_not_matter() -> None:
+def test_unit_of_the_features_does_not_matter() -> None:
     (features, labels), val = clusters(90, 3, 1), clusters(60, 3, 2)
-    scale, shift = torch.linspace(0.1, 20, FEATURES), torch.linspace(-30, 30, FEATURES)
+    scale, shift = 20.0, torch.linspace(-30, 30, FEATURES)
     plain = fit_head((features, labels), val, CLASSES)
     scaled = fit_head((features * scale + shift, labels), (val[0] * scale + shift, val[1]), CLASSES)
     expected = logits(plain, val[0]).softmax(1)
     assert torch.allclose(logits(scaled, val[0] * scale + shift).softmax(1), expected, atol=2e-3)
+
+
+def test_quiet_channel_is_not_magnified() -> None:
+    # INT8 rounds all channels in the same steps; a weight a hundred times the others' would magnify that.
+    (features, labels), val = clusters(90, 3, 1), clusters(60, 3, 2)
+    scale = torch.ones(FEATURES)
+    scale[0] = 0.01
+    fitted = fit_head((features * scale, labels), (val[0] * scale, val[1]), CLASSES)
+    assert fitted.weight[:, 0].abs().max() < 3 * fitted.weight[:, 1:].abs().max()
 
 
 def with_channel(split: Split, channel: torch.Tensor) -> Split:
