@@ -204,6 +204,11 @@ def _teacher(job: Job, renderer: Renderer) -> TaughtHead:
     config = job.config
     assert config.teacher is not None
     pretrained = load_pretrained(config.teacher, config.teacher_weights)
+    if not pretrained.classes:
+        raise UsageError(
+            f"The teacher '{config.teacher}' with weights '{config.teacher_weights}' has no classes to teach. "
+            "Use --teacher-weights imagenet, a file with ImageNet's 1000 classes, or a run folder."
+        )
     theirs = preprocess_for(config.teacher, config.teacher_weights, config.teacher_imgsz, False)
     views = list(range(1, config.views + 1))
     notice(f"teacher: {config.teacher} ({pretrained.source}) at {theirs.crop} px, {config.views} cached views")

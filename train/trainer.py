@@ -49,7 +49,7 @@ def train(config: TrainConfig, *, overwrite: bool = False, resume: bool = False)
     started = time.perf_counter()
     device = _device(config.device)
     torch.set_num_threads(available_cores())
-    _seed(config.seed)
+    torch.manual_seed(config.seed)
     # Cheap checks first, so that a typing error costs no time; then the data; then the folder.
     spec = preprocess_for(config.backbone, config.weights, None, False)
     data = read_data(
@@ -57,12 +57,12 @@ def train(config: TrainConfig, *, overwrite: bool = False, resume: bool = False)
     )
     spec = preprocess_for(config.backbone, config.weights, config.imgsz, data.resize_to_crop)
     pretrained = load_pretrained(config.backbone, config.weights)
+    # Before the folder: --overwrite removes the earlier run, which data that cannot be trained on must not cost.
+    data = _subset(without_damaged(data), config)
     folder = _prepare_folder(config, overwrite=overwrite, resume=resume)
     if resume and (folder / "run.json").is_file():
         notice(f"'{folder}' is finished; nothing to resume")
         return read_run(folder)
-    data = _subset(without_damaged(data), config)
-
     atomic_write(folder / _CONFIG, _yaml(config))
     write_samples(data, folder)
     notice(
@@ -118,10 +118,6 @@ def _device(name: str) -> torch.device:
             f"Device '{name}' cannot be used: {str(error).splitlines()[0]}. Use --device auto or cpu."
         ) from error
     return device
-
-
-def _seed(seed: int) -> None:
-    torch.manual_seed(seed)
 
 
 def _subset(data: ImageData, config: TrainConfig) -> ImageData:
