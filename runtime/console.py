@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["console", "emit_json", "notice", "print_table", "track", "warn"]
+__all__ = ["be_quiet", "console", "emit_json", "notice", "print_table", "track", "warn"]
 
 Item = TypeVar("Item")
 
@@ -29,6 +29,11 @@ def console() -> Console:
             # In a log file a table must not be cut to the 80 columns of a terminal that is not there.
             _console.width = _LOG_WIDTH
     return _console
+
+
+def be_quiet() -> None:
+    """Say nothing from now on: of several processes that work together, one speaks."""
+    console().quiet = True
 
 
 def notice(text: str) -> None:

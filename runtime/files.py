@@ -44,8 +44,11 @@ def atomic_write(path: Path, data: bytes | str) -> None:
             os.fsync(stream.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            # A full disk is reported by the write, which does not know the file's name.
+            error.filename = str(path)
         raise
     _fsync_directory(path.parent)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from edgewright.runtime.errors import DataError
 from edgewright.runtime.images import EXTENSIONS
 
-__all__ = ["SPLIT_NAMES", "class_folders", "is_picture", "pictures_in", "split_folder"]
+__all__ = ["SPLIT_NAMES", "class_folders", "files_in", "is_picture", "pictures_in", "split_folder", "split_folders"]
 
 SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 """Folder names that are taken for a split."""
@@ -16,16 +17,47 @@ SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test
 
 def is_picture(path: Path) -> bool:
     """Whether the name is that of a picture; hidden files (macOS leaves `._x.jpg`) are not."""
-    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
+    return _names_picture(path.name)
+
+
+def _names_picture(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith(".")  # noqa: PTH122
+
+
+def files_in(folder: Path) -> tuple[list[str], list[str]]:
+    """Paths of the (pictures, other files) at any depth below `folder`, sorted.
+
+    What is hidden, and what lies in hidden folders (`.ipynb_checkpoints`), is no part of it. Strings, because a folder
+    may hold millions of files, and read from the directories alone, without asking the disk about every file.
+    """
+    pictures: list[str] = []
+    others: list[str] = []
+    pending = [str(folder)]
+    while pending:
+        with os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+                elif entry.is_file():
+                    (pictures if _names_picture(entry.name) else others).append(entry.path)
+    return sorted(pictures, key=_parts), sorted(others, key=_parts)
+
+
+def _parts(path: str) -> list[str]:
+    """What `Path` sorts by: 'a/z' before 'a-b/a'."""
+    return path.split(os.sep)  # noqa: PTH206
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """Every picture below `folder`, sorted; what lies in hidden folders (`.ipynb_checkpoints`) is no part of it."""
+    """Every picture below `folder`, sorted; see :func:`files_in`."""
+    return [Path(path) for path in files_in(folder)[0]]
 
-    def hidden(path: Path) -> bool:
-        return any(part.startswith(".") for part in path.relative_to(folder).parts[:-1])
 
-    return sorted(path for path in folder.rglob("*") if is_picture(path) and not hidden(path) and path.is_file())
+def split_folders(root: Path, split: str) -> list[Path]:
+    """The folders of `split` (train, val or test) below `root`, under any of its names."""
+    return [root / name for name in SPLIT_NAMES[split] if (root / name).is_dir()]
 
 
 def split_folder(root: Path, split: str) -> Path | None:
@@ -34,7 +66,7 @@ def split_folder(root: Path, split: str) -> Path | None:
     Raises:
         DataError: there are two, such as `val` and `validation`.
     """
-    found = [root / name for name in SPLIT_NAMES[split] if (root / name).is_dir()]
+    found = split_folders(root, split)
     if len(found) > 1:
         raise DataError(f"'{root}' has both '{found[0].name}/' and '{found[1].name}/'. Expected one of them.")
     return found[0] if found else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -23,7 +23,7 @@ def available_cores() -> int:
 
 def bounded_map(
     function: Callable[[Item], Result], items: Iterable[Item], *, threads: int, in_flight: int
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Like `map`, in `threads` threads, with at most `in_flight` items taken and not yet yielded.
 
     Memory therefore does not depend on how many items there are. Decoding with Pillow releases the interpreter lock,

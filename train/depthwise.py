@@ -73,7 +73,8 @@ class _Depthwise(nn.Conv2d):
         if not ours or torch.is_autocast_enabled("cpu"):
             return super().forward(input)
         stride, padding = cast("tuple[int, int]", self.stride), cast("tuple[int, int]", self.padding)
-        return cast("torch.Tensor", _DepthwiseFunction.apply(input, self.weight, stride, padding))
+        result = cast("torch.Tensor", _DepthwiseFunction.apply(input, self.weight, stride, padding))
+        return result if self.bias is None else result + self.bias.view(1, -1, 1, 1)
 
 
 def speed_up_depthwise(model: nn.Module) -> None:
@@ -86,7 +87,6 @@ def speed_up_depthwise(model: nn.Module) -> None:
             type(module) is nn.Conv2d
             and module.groups == module.in_channels == module.out_channels > 1
             and module.dilation == (1, 1)
-            and module.bias is None
             and module.padding_mode == "zeros"
             and not isinstance(module.padding, str)
         ):

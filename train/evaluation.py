@@ -11,13 +11,14 @@ import torch
 from torch import nn
 
 from edgewright.runtime.console import track
-from edgewright.runtime.parallel import available_cores
 from edgewright.runtime.preprocess import Preprocess
 from edgewright.train.data.augment import Augmentation
 from edgewright.train.data.loading import Renderer, batches
 from edgewright.train.data.samples import Sample
+from edgewright.train.features import ActivationCache
+from edgewright.train.processes import Processes
 
-__all__ = ["SplitResult", "clean_renderer", "predict_split"]
+__all__ = ["SplitResult", "clean_renderer", "predict_cached", "predict_split"]
 
 _BATCH = 32
 
@@ -52,16 +53,45 @@ def clean_renderer(samples: Sequence[Sample], spec: Preprocess) -> Renderer:
 
 
 def predict_split(
-    network: nn.Module, samples: Sequence[Sample], spec: Preprocess, device: torch.device, description: str | None
+    network: nn.Module, samples: Sequence[Sample], spec: Preprocess, processes: Processes, description: str | None
 ) -> SplitResult:
-    """Run `network` (uint8 pixels to logits) in eval mode, float32, over `samples`; silently without a description."""
+    """Run `network` (uint8 pixels to logits) in eval mode, float32, over `samples`; silently without a description.
+
+    Processes share the batches out among them, whole; everyone gets the whole result, in the order of `samples`.
+    """
     network.eval()
     renderer = clean_renderer(samples, spec)
-    source = batches(renderer, range(len(samples)), view=0, batch=_BATCH, threads=available_cores())
-    shown = source if description is None else track(source, description, -(-len(samples) // _BATCH))
-    logits, labels = [], []
+    mine = np.array([index for part in processes.share(_parts(len(samples))) for index in part], dtype=np.int64)
+    source = batches(renderer, mine, view=0, batch=_BATCH)
+    shown = source if description is None else track(source, description, -(-len(mine) // _BATCH))
+    found = []
     with torch.inference_mode():
         for batch in shown:
-            logits.append(network(batch.inputs.to(device)).float().cpu().numpy())
-            labels.append(batch.labels.numpy())
-    return SplitResult(np.concatenate(logits), np.concatenate(labels))
+            logits = network(batch.inputs.to(processes.device)).float().cpu().numpy()
+            found.append((batch.indices.numpy(), logits))
+    return _joined(processes.gather(found), [sample.label for sample in samples])
+
+
+def predict_cached(tail: nn.Module, cache: ActivationCache, labels: Sequence[int], processes: Processes) -> SplitResult:
+    """The same for the trained part of a network, over cached activations of view 0."""
+    tail.eval()
+    found = []
+    with torch.inference_mode():
+        for part in processes.share(_parts(len(labels))):
+            values = torch.from_numpy(cache.read(0, part))
+            found.append((part, tail(values.to(processes.device)).float().cpu().numpy()))
+    cache.release()
+    return _joined(processes.gather(found), labels)
+
+
+def _parts(count: int) -> list[npt.NDArray[np.int64]]:
+    return [np.arange(start, min(start + _BATCH, count)) for start in range(0, count, _BATCH)]
+
+
+def _joined(
+    found: Sequence[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]], labels: Sequence[int]
+) -> SplitResult:
+    logits = np.empty((len(labels), found[0][1].shape[1]), np.float32)
+    for indices, values in found:
+        logits[indices] = values
+    return SplitResult(logits, np.asarray(labels, dtype=np.int64))

@@ -6,16 +6,38 @@ learning rate to guess would take epochs.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-__all__ = ["HeadFit", "fit_head"]
+__all__ = ["Features", "HeadFit", "fit_head"]
 
 PENALTIES = (1.0, 3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3)
 """L2 penalties that are tried, on standardised features; validation decides."""
+
+_CHUNK = 8192
+"""Rows in memory at a time."""
+
+
+class Features:
+    """Features float32 (N, features) that need not fit into memory, with their labels int64 (N)."""
+
+    def __init__(self, read: Callable[[slice], torch.Tensor], labels: torch.Tensor) -> None:
+        self.labels = labels
+        self._read = read
+        self._only = read(slice(0, len(labels))) if len(labels) <= _CHUNK else None
+
+    def chunks(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """(features, labels), some rows at a time."""
+        if self._only is not None:
+            yield self._only, self.labels
+            return
+        for start in range(0, len(self.labels), _CHUNK):
+            rows = slice(start, min(start + _CHUNK, len(self.labels)))
+            yield self._read(rows), self.labels[rows]
 
 
 @dataclass(frozen=True)
@@ -35,60 +57,86 @@ class HeadFit:
     tried: tuple[tuple[float, float, float, float], ...]
 
 
-def fit_head(train: tuple[torch.Tensor, torch.Tensor], val: tuple[torch.Tensor, torch.Tensor], classes: int) -> HeadFit:
+def fit_head(train: Features, val: Features, classes: int, class_weights: torch.Tensor | None = None) -> HeadFit:
     """Fit a linear head.
 
     Args:
-        train: Features float32 (N, features) and labels int64 (N).
-        val: The same for validation; chooses the penalty (by top-1, then by loss).
+        train: To fit on.
+        val: Chooses the penalty (by top-1, then by loss).
         classes: Number of classes.
+        class_weights: float32 (classes), to balance the loss.
     """
-    features, labels = train
-    mean, std = features.mean(0), features.std(0)
+    mean, std = _moments(train)
     # A channel that hardly ever changes says nothing; divided by its deviation, its rounding noise would. One that
     # changes little is not scaled up to the others either: INT8, whose steps are the same for all of them, would add
     # noise to it that the head then magnifies.
     floor = 0.5 * std.median()
     std = torch.where(std > 1e-5 * std.max(), std.clamp(min=float(floor)), torch.full_like(std, torch.inf))
-    standardised = (features - mean) / std
-    val_standardised = (val[0] - mean) / std
-
-    head = nn.Linear(features.shape[1], classes)
+    weights = torch.ones(classes) if class_weights is None else class_weights
+    head = nn.Linear(len(mean), classes)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
+    problem = _Problem(head, mean, std, weights)
     best: tuple[float, float] | None = None
     chosen = (head.weight.detach().clone(), head.bias.detach().clone(), PENALTIES[0])
     tried = []
     # Each solution is a good start for the next weaker penalty.
     for penalty in PENALTIES:
-        loss = _solve(head, standardised, labels, penalty)
-        with torch.no_grad():
-            train_top1 = _top1(head(standardised), labels)
-            logits = head(val_standardised)
-            score = (_top1(logits, val[1]), -functional.cross_entropy(logits, val[1]).item())
-        tried.append((penalty, train_top1, score[0], loss))
-        if best is None or score > best:
-            best = score
+        problem.solve(train, penalty)
+        train_loss, train_top1 = problem.score(train)
+        val_loss, val_top1 = problem.score(val)
+        tried.append((penalty, train_top1, val_top1, train_loss))
+        if best is None or (val_top1, -val_loss) > best:
+            best = (val_top1, -val_loss)
             chosen = (head.weight.detach().clone(), head.bias.detach().clone(), penalty)
     weight, bias, penalty = chosen
     return HeadFit(weight / std, bias - weight @ (mean / std), penalty, tuple(tried))
 
 
-def _solve(head: nn.Linear, features: torch.Tensor, labels: torch.Tensor, penalty: float) -> float:
-    optimizer = torch.optim.LBFGS(
-        head.parameters(), max_iter=60, history_size=10, tolerance_grad=1e-5, line_search_fn="strong_wolfe"
-    )
+class _Problem:
+    """The loss of `head` on standardised features, summed over chunks."""
 
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        loss = functional.cross_entropy(head(features), labels) + 0.5 * penalty * head.weight.square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
+    def __init__(self, head: nn.Linear, mean: torch.Tensor, std: torch.Tensor, weights: torch.Tensor) -> None:
+        self._head, self._mean, self._std, self._weights = head, mean, std, weights
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
-    with torch.no_grad():
-        return functional.cross_entropy(head(features), labels).item()
+    def _losses(self, features: Features) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """(loss summed, logits, labels) of each chunk."""
+        for values, labels in features.chunks():
+            logits = self._head((values - self._mean) / self._std)
+            yield functional.cross_entropy(logits, labels, self._weights, reduction="sum"), logits, labels
+
+    def solve(self, features: Features, penalty: float) -> None:
+        parameters = list(self._head.parameters())
+        optimizer = torch.optim.LBFGS(
+            parameters, max_iter=60, history_size=10, tolerance_grad=1e-5, line_search_fn="strong_wolfe"
+        )
+        total = float(self._weights[features.labels].sum())
+
+        def closure() -> torch.Tensor:
+            optimizer.zero_grad()
+            loss = 0.5 * penalty * self._head.weight.square().sum()
+            loss.backward()  # type: ignore[no-untyped-call]
+            value = loss.detach()
+            for part, _, _ in self._losses(features):
+                (part / total).backward()  # type: ignore[no-untyped-call]
+                value = value + part.detach() / total
+            return value
+
+        optimizer.step(closure)  # type: ignore[no-untyped-call]
+
+    def score(self, features: Features) -> tuple[float, float]:
+        """Mean loss and top-1."""
+        loss, right = 0.0, 0
+        with torch.no_grad():
+            for part, logits, labels in self._losses(features):
+                loss += part.item()
+                right += int((logits.argmax(1) == labels).sum())
+        return loss / float(self._weights[features.labels].sum()), right / len(features.labels)
 
 
-def _top1(logits: torch.Tensor, labels: torch.Tensor) -> float:
-    return (logits.argmax(1) == labels).float().mean().item()
+def _moments(features: Features) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of every feature, in two passes."""
+    count = len(features.labels)
+    mean = torch.stack([values.double().sum(0) for values, _ in features.chunks()]).sum(0) / count
+    squares = torch.stack([(values.double() - mean).square().sum(0) for values, _ in features.chunks()]).sum(0)
+    return mean.float(), (squares / max(1, count - 1)).sqrt().float()

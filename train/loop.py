@@ -1,30 +1,36 @@
-"""Gradient descent over epochs, with what can be resumed written after each."""
+"""Gradient descent over epochs: a schedule, a budget, and everything that is needed to go on after an interrupt."""
 
 from __future__ import annotations
 
 import contextlib
-import os
+import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Generator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
 from edgewright.runtime.console import notice, track
+from edgewright.train.average import WeightAverage
+from edgewright.train.checkpoint import read_state, write_state
 from edgewright.train.data.loading import Batch
-from edgewright.train.distill import TaughtHead
+from edgewright.train.distill import Taught
+from edgewright.train.mixing import Mixer
+from edgewright.train.processes import Processes
 
 __all__ = ["EpochRecord", "Plan", "fit"]
+
+_TIMED_STEPS = 3
+"""Batches that are run, and forgotten, to learn how many fit into a budget."""
 
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One row of metrics.csv."""
+    """One row of metrics.csv. `seconds` is the whole epoch, `train_seconds` what of it was training."""
 
     epoch: int
     train_loss: float
@@ -32,6 +38,8 @@ class EpochRecord:
     val_top1: float
     lr: float
     seconds: float
+    train_seconds: float = 0.0
+    stage: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,151 +47,287 @@ class Plan:
     """What :func:`fit` is to do.
 
     Attributes:
-        epochs: Passes over the training split.
+        epochs: Passes over the training split; with a deadline, as many as fit, and these at the most.
         steps: Batches in a pass.
-        train_batches: epoch (from 1) -> batches of that epoch, and the row of the teacher's cache they show.
+        source: (epoch, from 1; first batch of it) -> the batches from there on, this process' share of each.
         validate: Top-1 on validation of the model in its present state.
-        parameters: Parameter groups with their peak learning rates, for AdamW.
-        teacher: Also learn what it says, with this weight against the labels' 1 - weight.
+        parameters: Parameter groups with their peak learning rates.
+        class_weights: float32 (classes), for a loss that balances classes.
+        deadline: `time.monotonic()` at which training and validation are to be over.
+        after_epoch: Called with each record; its time is in no record, and not of the budget.
+        stage: A name for the records.
     """
 
     epochs: int
     steps: int
-    train_batches: Callable[[int], tuple[Iterator[Batch], int]]
+    source: Callable[[int, int], Generator[Batch, None, None]]
     validate: Callable[[], float]
     parameters: list[dict[str, Any]]
+    optimizer: str
     weight_decay: float
+    warmup: float
     label_smoothing: float
+    accumulate: int
+    average: float
+    mixer: Mixer
+    class_weights: torch.Tensor | None
     patience: int | None
-    device: torch.device
-    bf16: bool
-    teacher: TaughtHead | None = None
-    teacher_weight: float = 0.0
+    precision: torch.dtype
+    processes: Processes
+    checkpoint_s: float
+    deadline: float | None = None
+    after_epoch: Callable[[EpochRecord], None] = lambda _: None
+    taught: Taught | None = None
+    taught_weight: float = 0.0
+    stage: str = ""
 
 
-def fit(model: nn.Module, plan: Plan, folder: Path, keep: Callable[[], dict[str, torch.Tensor]]) -> list[EpochRecord]:
-    """Train `model`, AdamW with a one-cycle schedule (Smith and Topin, 2017); leave the best epoch in `model`.
+@dataclass
+class _Progress:
+    """Where training stands. `batch` is the next batch of `epoch`; `total` is how many batches are planned in all."""
+
+    total: int
+    epoch: int = 1
+    batch: int = 0
+    loss: float = 0.0
+    correct: int = 0
+    seen: int = 0
+    train_s: float = 0.0
+    best: float = -1.0
+    stale: int = 0
+    seconds: float = 0.0
+    records: list[dict[str, Any]] = field(default_factory=list)
+
+    def done(self, steps: int) -> int:
+        return (self.epoch - 1) * steps + self.batch
+
+
+def fit(model: nn.Module, plan: Plan, state_file: Path, keep: Callable[[], None]) -> list[EpochRecord]:
+    """Train `model` with a linear warm-up and a cosine schedule (Loshchilov and Hutter, "SGDR", 2017).
 
     Args:
         model: Batch inputs to logits.
         plan: See :class:`Plan`.
-        folder: The run folder. `last/state.pt` (model, optimizer, schedule, random state) and `best.safetensors`
-            are replaced after each epoch; a run that finds `last/` continues from it.
-        keep: The tensors that `best.safetensors` holds.
+        state_file: Model, optimizer, average, random state and progress; written after each epoch and every
+            `plan.checkpoint_s` seconds inside one. If it is there, training goes on from it.
+        keep: Called whenever validation was never better; saves the model as it then is.
 
     Returns:
-        One record per epoch, those before an interruption included.
+        One record per epoch, those before an interruption included. With a deadline the last may be a part of one.
     """
-    optimizer = torch.optim.AdamW(plan.parameters, weight_decay=plan.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        max_lr=[group["lr"] for group in plan.parameters],
-        total_steps=plan.epochs * plan.steps + 1,
-        pct_start=min(0.25, 2 / plan.epochs) if plan.epochs > 1 else 0.25,
-    )
-    checkpoint = _Checkpoint(folder, model, optimizer, schedule, plan.teacher)
-    records = checkpoint.load()
-    best = max((record.val_top1 for record in records), default=-1.0)
-    stale = 0
-    for record in records:
-        stale = 0 if record.val_top1 >= best else stale + 1
-    for epoch in range(len(records) + 1, plan.epochs + 1):
-        if plan.patience is not None and stale >= plan.patience:
-            notice(f"stopped early: no better validation for {stale} epochs (patience {plan.patience})")
-            break
-        started = time.perf_counter()
-        loss, top1 = _one_epoch(model, plan, epoch, optimizer, schedule)
-        val_top1 = plan.validate()
-        seconds = time.perf_counter() - started
-        record = EpochRecord(epoch, loss, top1, val_top1, float(schedule.get_last_lr()[-1]), seconds)
-        records.append(record)
-        notice(
-            f"epoch {epoch}/{plan.epochs}  loss {loss:.4f}  train top-1 {top1:.4f}  val top-1 {val_top1:.4f}  {seconds:.0f} s"
+    return _Fit(model, plan, state_file, keep).run()
+
+
+class _Fit:
+    def __init__(self, model: nn.Module, plan: Plan, state_file: Path, keep: Callable[[], None]) -> None:
+        self.model, self.plan, self.state_file, self.keep = model, plan, state_file, keep
+        self.device = plan.processes.device
+        trainee: nn.Module = plan.taught if plan.taught is not None else model
+        self.trainee = plan.processes.wrap(trainee)
+        self.optimizer = _optimizer(plan)
+        self.peaks = [float(group["lr"]) for group in plan.parameters]
+        self.average = WeightAverage([p for group in plan.parameters for p in group["params"]], plan.average)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=plan.precision == torch.float16)
+        self.progress = _Progress(total=plan.epochs * plan.steps)
+        self.deadline = plan.deadline
+
+    def run(self) -> list[EpochRecord]:
+        plan = self.plan
+        if not self._resume():
+            if self.deadline is not None:
+                self.progress.total = plan.processes.agree(self._batches_until(self.deadline, *self._measure()))
+            notice(f"  {self.progress.total / plan.steps:.3g} epochs of {plan.steps} batches planned")
+        while self.progress.done(plan.steps) < self.progress.total:
+            stale = self.progress.stale
+            if plan.patience is not None and stale >= plan.patience:
+                notice(f"  stopped early: no better validation for {stale} epochs (patience {plan.patience})")
+                break
+            self._epoch()
+        return [EpochRecord(**record) for record in self.progress.records]
+
+    def _epoch(self) -> None:
+        plan, progress = self.plan, self.progress
+        started = time.monotonic()
+        before, trained_before = progress.seconds, progress.train_s
+        first_batch = progress.batch
+        planned = min(plan.steps, progress.total - (progress.epoch - 1) * plan.steps)
+        epochs = math.ceil(progress.total / plan.steps)
+        batches = plan.source(progress.epoch, progress.batch)
+        saved = started
+        self.model.train()
+        label = f"  epoch {progress.epoch}/{epochs}"
+        with contextlib.closing(batches):
+            for batch in track(_first(batches, planned - progress.batch), label, planned - progress.batch):
+                self._step(batch, planned)
+                now = time.monotonic()
+                if now - saved > plan.checkpoint_s and progress.batch < planned:
+                    progress.seconds = before + now - started
+                    progress.train_s = trained_before + now - started
+                    self._save()
+                    saved = now
+        train_s = time.monotonic() - started
+        loss, correct, seen = self._totals()
+        with self.average.in_place():
+            val_top1 = plan.validate()
+            better = val_top1 > progress.best
+            if better:
+                self.keep()
+        elapsed = time.monotonic() - started
+        lr = self.peaks[-1] * _factor(progress.done(plan.steps), progress.total, plan.warmup)
+        record = EpochRecord(
+            progress.epoch,
+            loss / seen,
+            correct / seen,
+            val_top1,
+            lr,
+            trained_before + elapsed,
+            trained_before + train_s,
+            plan.stage,
         )
-        if val_top1 > best:
-            best, stale = val_top1, 0
-            _save_tensors(keep(), folder / "best.safetensors")
-        else:
-            stale += 1
-        checkpoint.save(records)
-    return records
+        notice(
+            f"  epoch {progress.epoch}/{epochs}  loss {record.train_loss:.4f}  train top-1 {record.train_top1:.4f}  "
+            f"val top-1 {val_top1:.4f}  {record.seconds:.0f} s"
+        )
+        paused = time.monotonic()
+        plan.after_epoch(record)
+        if self.deadline is not None:
+            self.deadline += time.monotonic() - paused
+        following = replace(
+            progress,
+            epoch=progress.epoch + 1,
+            batch=0,
+            loss=0.0,
+            correct=0,
+            seen=0,
+            train_s=0.0,
+            best=max(progress.best, val_top1),
+            stale=0 if better else progress.stale + 1,
+            seconds=before + elapsed,
+            records=[*progress.records, asdict(record)],
+        )
+        if planned < plan.steps:
+            following.total = progress.total  # the budget's end was inside this epoch
+            following.epoch, following.batch = progress.epoch, planned
+        elif self.deadline is not None:
+            left = self._batches_until(self.deadline, train_s / (planned - first_batch), elapsed - train_s)
+            following.total = plan.processes.agree(min(progress.epoch * plan.steps + left, plan.epochs * plan.steps))
+        self.progress = following
+        self._save()
 
+    def _step(self, batch: Batch, planned: int) -> None:
+        plan, progress = self.plan, self.progress
+        if progress.batch % plan.accumulate == 0:
+            self.optimizer.zero_grad(set_to_none=True)
+            factor = _factor(progress.done(plan.steps), progress.total, plan.warmup)
+            for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+                group["lr"] = peak * factor
+        loss, correct = self._forward(batch)
+        # The last group of an epoch may be smaller.
+        first = progress.batch - progress.batch % plan.accumulate
+        self.scaler.scale(loss / min(plan.accumulate, planned - first)).backward()  # type: ignore[no-untyped-call]
+        progress.batch += 1
+        if progress.batch % plan.accumulate == 0 or progress.batch == planned:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.average.update()
+        progress.loss += loss.item() * len(batch.labels)
+        progress.correct += correct
+        progress.seen += len(batch.labels)
 
-def _one_epoch(
-    model: nn.Module,
-    plan: Plan,
-    epoch: int,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-) -> tuple[float, float]:
-    model.train()
-    source, row = plan.train_batches(epoch)
-    total_loss, correct, seen = 0.0, 0, 0
-    for batch in track(source, f"epoch {epoch}/{plan.epochs}", plan.steps):
-        inputs, labels = batch.inputs.to(plan.device), batch.labels.to(plan.device)
-        precision = torch.autocast(plan.device.type, torch.bfloat16) if plan.bf16 else contextlib.nullcontext()
-        with precision:
-            logits = model(inputs)
-            loss = functional.cross_entropy(logits.float(), labels, label_smoothing=plan.label_smoothing)
-            if plan.teacher is not None:
-                taught = plan.teacher.loss(row, batch.indices)
-                loss = (1 - plan.teacher_weight) * loss + plan.teacher_weight * taught
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        schedule.step()
-        total_loss += loss.item() * len(labels)
-        correct += int((logits.argmax(1) == labels).sum())
-        seen += len(labels)
-    return total_loss / seen, correct / seen
+    def _forward(self, batch: Batch) -> tuple[torch.Tensor, int]:
+        plan = self.plan
+        inputs, labels = batch.inputs.to(self.device), batch.labels.to(self.device)
+        mixed, targets = plan.mixer(inputs, labels)
+        precise = plan.precision == torch.float32
+        with contextlib.nullcontext() if precise else torch.autocast(self.device.type, plan.precision):
+            output = self.trainee(mixed)
+            logits = output[0] if plan.taught is not None else output
+            loss = functional.cross_entropy(
+                logits.float(), targets, weight=plan.class_weights, label_smoothing=plan.label_smoothing
+            )
+            if plan.taught is not None:
+                lesson = plan.taught.loss(output[1], batch)
+                loss = (1 - plan.taught_weight) * loss + plan.taught_weight * lesson
+        return loss, int((logits.argmax(1) == labels).sum())
 
+    def _measure(self) -> tuple[float, float]:
+        """Seconds of a batch, and of a validation; leaves everything as it was."""
+        plan = self.plan
+        random = torch.get_rng_state()
+        self.model.train()
+        with contextlib.closing(plan.source(1, 0)) as batches:
+            times = []
+            for batch in _first(batches, 1 + _TIMED_STEPS):
+                started = time.monotonic()
+                loss, _ = self._forward(batch)
+                loss.backward()  # type: ignore[no-untyped-call]
+                times.append(time.monotonic() - started)
+        self.optimizer.zero_grad(set_to_none=True)
+        started = time.monotonic()
+        plan.validate()
+        validation_s = time.monotonic() - started
+        torch.set_rng_state(random)
+        # The first batch pays for warming up.
+        return sum(times[1:] or times) / len(times[1:] or times), validation_s
 
-def _save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
-    _into_place(temporary, path)
+    def _batches_until(self, deadline: float, batch_s: float, validation_s: float) -> int:
+        """How many more batches fit, the validations between and after them counted."""
+        plan = self.plan
+        left = deadline - time.monotonic()
+        epoch_s = plan.steps * batch_s + validation_s
+        whole = int(left // epoch_s)
+        part = int((left - whole * epoch_s - validation_s) / batch_s)
+        # A few batches more are not worth another validation.
+        extra = part if part >= plan.steps // 5 else 0
+        return max(0, min(whole * plan.steps + extra, plan.epochs * plan.steps))
 
+    def _totals(self) -> tuple[float, int, int]:
+        """Loss, right answers and pictures of this epoch, over all processes."""
+        progress = self.progress
+        rows = self.plan.processes.gather([(progress.loss, progress.correct, progress.seen)])
+        return sum(row[0] for row in rows), sum(row[1] for row in rows), max(1, sum(row[2] for row in rows))
 
-def _into_place(temporary: Path, path: Path) -> None:
-    with temporary.open("rb") as stream:
-        os.fsync(stream.fileno())
-    temporary.replace(path)
+    def _save(self) -> None:
+        if self.plan.processes.is_main:
+            state = {name: part.state_dict() for name, part in self._parts().items()}
+            write_state(state | {"random": torch.get_rng_state(), "progress": asdict(self.progress)}, self.state_file)
+        self.plan.processes.wait()
 
-
-class _Checkpoint:
-    """Everything to go on from the last finished epoch. Augmentation needs nothing: it follows from (seed, epoch)."""
-
-    def __init__(
-        self,
-        folder: Path,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        schedule: torch.optim.lr_scheduler.LRScheduler,
-        teacher: TaughtHead | None,
-    ) -> None:
-        self._path = folder / "last" / "state.pt"
-        self._parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "schedule": schedule}
-        if teacher is not None:
-            self._parts["taught_head"] = teacher.linear
-
-    def load(self) -> list[EpochRecord]:
-        """Restore the parts; returns the records so far, none if there is nothing to resume."""
-        if not self._path.is_file():
-            return []
-        state = torch.load(self._path, map_location="cpu", weights_only=True)
-        for name, part in self._parts.items():
+    def _resume(self) -> bool:
+        state = read_state(self.state_file)
+        if state is None:
+            return False
+        for name, part in self._parts().items():
             part.load_state_dict(state[name])
         torch.set_rng_state(state["random"])
-        records = [EpochRecord(**record) for record in state["records"]]
-        notice(f"resuming after epoch {len(records)}")
-        return records
+        self.progress = _Progress(**state["progress"])
+        if self.deadline is not None:
+            self.deadline -= self.progress.seconds  # of the budget, which the interrupted process has used
+        notice(f"  resuming in epoch {self.progress.epoch}, batch {self.progress.batch} of {self.plan.steps}")
+        return True
 
-    def save(self, records: list[EpochRecord]) -> None:
-        """Write the state of now in place of the state of the epoch before."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._path.with_suffix(".tmp")
-        state = {name: part.state_dict() for name, part in self._parts.items()}
-        torch.save(
-            state | {"random": torch.get_rng_state(), "records": [asdict(record) for record in records]}, temporary
-        )
-        _into_place(temporary, self._path)
+    def _parts(self) -> dict[str, Any]:
+        trained: Any = self.plan.taught if self.plan.taught is not None else self.model
+        return {"model": trained, "optimizer": self.optimizer, "average": self.average, "scaler": self.scaler}
+
+
+def _optimizer(plan: Plan) -> torch.optim.Optimizer:
+    if plan.optimizer == "sgd":
+        return torch.optim.SGD(plan.parameters, momentum=0.9, nesterov=True, weight_decay=plan.weight_decay)
+    return torch.optim.AdamW(plan.parameters, weight_decay=plan.weight_decay)
+
+
+def _factor(step: int, total: int, warmup: float) -> float:
+    """Share of the peak learning rate at `step` of `total`."""
+    ramp = max(1, round(warmup * total))
+    if step < ramp:
+        return (step + 1) / (ramp + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - ramp) / max(1, total - ramp)))
+
+
+def _first(items: Generator[Batch, None, None], count: int) -> Generator[Batch, None, None]:
+    for _ in range(count):
+        item = next(items, None)
+        if item is None:
+            return
+        yield item

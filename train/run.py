@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors.torch import load_file
@@ -18,8 +19,10 @@ from edgewright.runtime.preprocess import Preprocess
 from edgewright.train.backbones.catalogue import build_backbone, drop_auxiliary
 from edgewright.train.backbones.network import Network
 from edgewright.train.backbones.surgery import replace_head
-from edgewright.train.data import SPLITS, ImageData, Sample, Skipped
+from edgewright.train.data import DIGITS, SPLITS, ImageData, Sample, Skipped, picture_root
 from edgewright.train.data.digits import read_digits
+from edgewright.train.stages import StageRecord
+from edgewright.train.temperature import Calibration
 
 __all__ = ["Run", "RunRecord", "read_run", "write_samples"]
 
@@ -50,6 +53,20 @@ class RunRecord(BaseModel):
     test_top1: float | None
     seconds: float
     finished_at: str
+    train_px: int | None = None
+    trained_stages: int | None = None
+    stages_total: int | None = None
+    precision: str = "fp32"
+    processes: int = 1
+    stages: tuple[StageRecord, ...] = ()
+    calibration: Calibration | None = None
+
+    @property
+    def frozen_stages(self) -> int | None:
+        """Stages below the trained ones; None where nothing was pretrained."""
+        if self.trained_stages is None or self.stages_total is None:
+            return None
+        return self.stages_total - self.trained_stages
 
 
 @dataclass(frozen=True)
@@ -74,20 +91,22 @@ class Run:
             DataError: a picture is no longer where it was.
         """
         splits: dict[str, list[Sample]] = {split: [] for split in SPLITS}
-        digits = _digits_by_name() if self.record.data == "digits" else None
-        root = Path(self.record.data)
-        for row in csv.DictReader((self.folder / "samples.csv").read_text().splitlines()):
-            name, label = row["file"], self.record.classes.index(row["class"])
-            if digits is not None:
-                splits[row["split"]].append(Sample(digits[name], label, name))
-                continue
-            path = root / name
-            if not path.is_file():
-                raise DataError(
-                    f"The run '{self.folder}' was trained on '{path}', which is gone. Put the data back, "
-                    "or give other training pictures with --calibration."
-                )
-            splits[row["split"]].append(Sample(path, label, name))
+        digits = _digits_by_name() if self.record.data == DIGITS else None
+        root = picture_root(self.record.data)
+        index = {name: number for number, name in enumerate(self.record.classes)}
+        with (self.folder / "samples.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
+            for row in csv.DictReader(stream):
+                name, label = row["file"], index[row["class"]]
+                if digits is not None:
+                    splits[row["split"]].append(Sample(digits[name], label, name))
+                    continue
+                path = os.path.join(root, name)  # noqa: PTH118
+                if not os.path.isfile(path):  # noqa: PTH113
+                    raise DataError(
+                        f"The run '{self.folder}' was trained on '{path}', which is gone. Put the data back, "
+                        "or give other training pictures with --calibration."
+                    )
+                splits[row["split"]].append(Sample(path, label, name))
         members = {split: tuple(samples) for split, samples in splits.items()}
         return ImageData(
             self.record.data, self.record.classes, members, (), self.record.mirrored, self.record.resize_to_crop
@@ -101,23 +120,24 @@ def _digits_by_name() -> dict[str, bytes]:
 
 def write_samples(data: ImageData, folder: Path) -> None:
     """Write `samples.csv` (split, class, file) and `skipped.csv` (file, why)."""
-    rows = [(split, data.classes[sample.label], sample.name) for split in SPLITS for sample in data.splits[split]]
+    rows = ((split, data.classes[sample.label], sample.name) for split in SPLITS for sample in data.splits[split])
     atomic_write(folder / "samples.csv", _csv(("split", "class", "file"), rows))
-    atomic_write(folder / "skipped.csv", _csv(("file", "why"), [(item.file, item.why) for item in data.skipped]))
+    atomic_write(folder / "skipped.csv", _csv(("file", "why"), ((item.file, item.why) for item in data.skipped)))
 
 
-def _csv(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
+def _csv(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> bytes:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    return buffer.getvalue()
+    # A file name may hold bytes that are no UTF-8: Python reads them as lone surrogates, and so they go back.
+    return buffer.getvalue().encode("utf-8", "surrogateescape")
 
 
 def read_skipped(folder: Path) -> tuple[Skipped, ...]:
     """The files that the run left out, and why."""
-    rows = csv.DictReader((folder / "skipped.csv").read_text().splitlines())
-    return tuple(Skipped(row["file"], row["why"]) for row in rows)
+    with (folder / "skipped.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
+        return tuple(Skipped(row["file"], row["why"]) for row in csv.DictReader(stream))
 
 
 def read_run(folder: Path) -> Run:

@@ -16,7 +16,9 @@ from edgewright.train.config import TrainConfig
 
 def test_data_alone_is_enough() -> None:
     config = TrainConfig(data="photos")
-    assert (config.backbone, config.weights, config.strategy) == ("mobilenet_v2", "imagenet", "head")
+    assert (config.backbone, config.weights, config.strategy) == ("mobilenet_v2", "imagenet", "auto")
+    # None is decided later, from the strategy and the budget.
+    assert (config.epochs, config.budget, config.lr, config.layer_decay, config.weight_decay) == (None,) * 5
 
 
 def test_data_are_required() -> None:
@@ -29,6 +31,25 @@ def test_data_are_required() -> None:
     [
         ("epochs", 0),
         ("batch", 1),
+        ("budget", 5),
+        ("budget", "5s"),
+        ("budget", "soon"),
+        ("accumulate", 0),
+        ("train_imgsz", 8),
+        ("warmup", 1),
+        ("layer_decay", 0),
+        ("layer_decay", 1.1),
+        ("ema", 1),
+        ("balance", "magic"),
+        ("optimizer", "magic"),
+        ("augment", "magic"),
+        ("mixup", -0.1),
+        ("cutmix", -0.1),
+        ("distill_temperature", 0),
+        ("checkpoint_s", -1),
+        ("checkpoint_s", math.nan),
+        ("budget", math.nan),
+        ("mixup", math.nan),
         ("imgsz", 8),
         ("imgsz", 2048),
         ("lr", 0),
@@ -73,6 +94,10 @@ def test_scratch_needs_no_mention_of_weights() -> None:
         ({"strategy": "full", "freeze": 2}, "freeze belongs to strategy 'partial', not to 'full'"),
         ({"strategy": "head", "teacher": "resnet18"}, "a teacher belongs to strategy 'full' or 'scratch'"),
         ({"strategy": "partial", "teacher": "resnet18"}, "a teacher belongs to strategy 'full' or 'scratch'"),
+        ({"teacher": "resnet18"}, "a teacher belongs to strategy 'full' or 'scratch', not to 'auto'"),
+        ({"freeze": 2}, "freeze belongs to strategy 'partial', not to 'auto'"),
+        ({"strategy": "full", "teacher": "resnet18", "mixup": 0.2}, "no mixup or cutmix with a teacher"),
+        ({"strategy": "full", "teacher": "resnet18", "cutmix": 1}, "no mixup or cutmix with a teacher"),
     ],
 )
 def test_options_that_exclude_each_other_are_refused(options: dict[str, Any], message: str) -> None:
@@ -93,7 +118,7 @@ def test_options_that_belong_together_are_accepted(options: dict[str, Any]) -> N
 
 
 def test_options_that_exclude_each_other_are_explained_to_the_user() -> None:
-    with pytest.raises(UsageError, match=r"^freeze belongs to strategy 'partial', not to 'head'\.$"):
+    with pytest.raises(UsageError, match=r"^freeze belongs to strategy 'partial', not to 'auto'\.$"):
         load_settings(TrainConfig, {"data": "photos", "freeze": 2}, None)
 
 
@@ -108,5 +133,25 @@ def test_config_cannot_be_changed() -> None:
 
 
 def test_dumped_config_is_read_back_equal() -> None:
-    config = TrainConfig(data="photos", strategy="scratch", lr=1e-3, mirror=False)
+    config = TrainConfig(data="photos", strategy="scratch", lr=1e-3, mirror=False, budget=90)
     assert TrainConfig(**config.model_dump()) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("10m", 600), ("1.5h", 5400), ("45", 45), (" 2 m ", 120), (30, 30), (12.5, 12.5)],
+)
+def test_budget_is_a_duration(text: Any, seconds: float) -> None:
+    assert TrainConfig(data="photos", budget=text).budget == seconds
+
+
+@pytest.mark.parametrize("text", ["soon", "10 minutes", "-10m", "1h30m", "", "m", "1e3s"])
+def test_what_is_no_duration_is_explained(text: str) -> None:
+    with pytest.raises(UsageError, match="expected a duration such as 90s, 10m or 1.5h"):
+        load_settings(TrainConfig, {"data": "photos", "budget": text}, None)
+
+
+def test_duration_in_a_file_is_read_as_on_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("data: photos\nbudget: 10m\ncheckpoint_s: 30\n")
+    config = load_settings(TrainConfig, {}, tmp_path / "run.yaml")
+    assert (config.budget, config.checkpoint_s) == (600, 30)

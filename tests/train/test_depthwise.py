@@ -91,6 +91,23 @@ def test_gradients_of_any_shape_are_pytorchs(
     assert_equal_to_pytorchs(module, pictures(*size, count))
 
 
+@pytest.mark.parametrize("size", [(7, 7), (28, 28)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_convolution_with_a_bias_is_pytorchs(stride: int, size: tuple[int, int]) -> None:
+    fast = convolution(3, stride, bias=True)
+    plain = copy.deepcopy(fast).double()
+    speed_up_depthwise(fast)
+    assert type(fast) is not nn.Conv2d
+    images, found = pictures(*size), []
+    for module, shown in ((fast, images), (plain, images.double())):
+        output = module(shown)
+        wanted = torch.randn(output.shape, generator=torch.Generator().manual_seed(1))
+        assert module.bias is not None
+        found.append((output.detach(), *torch.autograd.grad((output * wanted).sum(), (module.weight, module.bias))))
+    for mine, theirs in zip(*found, strict=True):
+        assert relative_error(mine, theirs) < 1e-4
+
+
 def test_gradients_of_channels_last_pictures_are_pytorchs() -> None:
     assert_equal_to_pytorchs(convolution(5, 2), pictures(9, 9).contiguous(memory_format=torch.channels_last))
 
@@ -148,10 +165,11 @@ def test_state_dict_is_unchanged() -> None:
 
 
 def test_parameters_are_the_same_objects() -> None:
-    module = convolution(3, 1)
-    weight = module.weight
+    module = convolution(3, 1, bias=True)
+    weight, bias = module.weight, module.bias
     speed_up_depthwise(module)
     assert module.weight is weight
+    assert module.bias is bias
 
 
 @pytest.mark.parametrize("mode", ["eval", "no_grad"])
@@ -173,7 +191,6 @@ def test_only_training_differs(mode: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 def other_kinds() -> dict[str, nn.Module]:
     return {
-        "bias": convolution(3, 1, bias=True),
         "dilation": convolution(3, 1, dilation=2),
         "no groups": convolution(3, 1, groups=1),
         "fewer groups than channels": convolution(3, 1, groups=2),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import pytest
@@ -12,7 +13,7 @@ from edgewright.runtime.errors import UsageError
 from edgewright.runtime.preprocess import Preprocess
 from edgewright.train.backbones.catalogue import build_backbone
 from edgewright.train.backbones.network import Network
-from edgewright.train.backbones.surgery import StagePlan, head_of, plan_stages, replace_head, split_at
+from edgewright.train.backbones.surgery import StagePlan, head_of, plan_stages, replace_head, split_at, stage_parameters
 
 SIZE = 64
 CLASSES = 7
@@ -106,6 +107,31 @@ def test_only_the_head_follows_the_last_cut(case: Case) -> None:
     ]
 
 
+def test_every_parameter_is_in_one_stage(case: Case) -> None:
+    stages = stage_parameters(case.network, case.plan)
+    names = [name for stage in stages for name in stage]
+    assert sorted(names) == sorted(name for name, _ in case.network.named_parameters())
+    assert len(stages) == len(case.plan.cuts) + 1
+
+
+def test_stage_parameters_are_those_that_a_cut_freezes(case: Case) -> None:
+    parameters = dict(case.network.named_parameters())
+    stages = stage_parameters(case.network, case.plan)
+    for number, cut in enumerate(case.cuts, start=1):
+        frozen = {id(parameters[name]) for stage in stages[:number] for name in stage}
+        assert frozen == {id(parameter) for parameter in cut.frozen.parameters()}, cut.name
+
+
+def test_last_entry_of_the_stage_parameters_is_the_head(case: Case) -> None:
+    name, _ = head_of(case.network)
+    assert sorted(stage_parameters(case.network, case.plan)[-1]) == [f"{name}.bias", f"{name}.weight"]
+
+
+def test_stage_parameters_of_a_copy_are_the_same(case: Case) -> None:
+    twin = copy.deepcopy(case.network)
+    assert stage_parameters(twin, case.plan) == stage_parameters(case.network, case.plan)
+
+
 def test_new_head_has_its_classes(case: Case) -> None:
     assert (head_of(case.network)[1].out_features, tuple(case.logits.shape)) == (CLASSES, (2, CLASSES))
 
@@ -125,6 +151,36 @@ def test_training_the_tail_trains_the_network() -> None:
             assert parameter.grad is not None
             parameter.sub_(parameter.grad, alpha=0.1)
         assert torch.equal(network(images), tail(activations))
+
+
+class Shared(nn.Module):
+    """One convolution used in two stages, one that is never used, and a parameter that belongs to no layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared = nn.Conv2d(4, 4, 3, stride=2, padding=1)
+        self.again = self.shared
+        self.unused = nn.Conv2d(4, 4, 1)
+        self.stem = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.gain = nn.Parameter(torch.ones(1))
+        self.head = nn.Linear(4, CLASSES)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        values = self.shared(self.stem(pixels.permute(0, 3, 1, 2).float()))
+        logits: torch.Tensor = self.head((self.again(values) * self.gain).mean((2, 3)))
+        return logits
+
+
+def test_shared_and_unused_parameters_stand_in_one_stage() -> None:
+    network = Shared()
+    plan = plan_stages(network, torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
+    stages = stage_parameters(network, plan)
+    names = [name for stage in stages for name in stage]
+    assert sorted(names) == sorted(name for name, _ in network.named_parameters())
+    assert {"unused.weight", "unused.bias"} <= set(stages[0])
+    assert [number for number, stage in enumerate(stages) if "shared.weight" in stage] == [1]
+    assert [number for number, stage in enumerate(stages) if "gain" in stage] == [len(stages) - 2]
+    assert stages[-1] == ["head.weight", "head.bias"]
 
 
 # Heads
@@ -176,7 +232,7 @@ def test_network_of_constant_resolution_is_divided_in_four() -> None:
     torch.manual_seed(0)
     network, images = ConstantResolution(8), torch.randint(0, 256, (2, 8, 8, 3), dtype=torch.uint8)
     plan = plan_stages(network, images[:1])
-    assert len(plan.cuts) == 4 + 1
+    assert len(plan.cuts) == 4
     for cut in plan.cuts:
         frozen, tail = split_at(plan, cut)
         assert torch.equal(tail(frozen(images)), network(images))
@@ -198,4 +254,4 @@ class Tokens(nn.Module):
 
 def test_transformer_is_divided_in_four() -> None:
     plan = plan_stages(Tokens(), torch.zeros(1, 8, 8, 3, dtype=torch.uint8))
-    assert len(plan.cuts) == 4 + 1
+    assert len(plan.cuts) == 4

@@ -11,7 +11,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 
 from edgewright.runtime.errors import UsageError
 
-__all__ = ["StagePlan", "head_of", "plan_stages", "replace_head", "split_at"]
+__all__ = ["StagePlan", "head_of", "is_layer", "plan_stages", "replace_head", "split_at", "stage_parameters", "trace"]
 
 
 def head_of(model: nn.Module) -> tuple[str, nn.Linear]:
@@ -63,6 +63,46 @@ class StagePlan:
     shapes: tuple[tuple[int, ...], ...]
 
 
+_CONTAINERS = (nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict)
+
+
+def is_layer(module: nn.Module) -> bool:
+    """Is `module` one of PyTorch's layers, derived from one, or without anything inside? Else it is a block of them."""
+    return not any(True for _ in module.children()) or any(
+        kind.__module__.startswith("torch.nn.modules") and kind not in _CONTAINERS for kind in type(module).__mro__
+    )
+
+
+class _LayerTracer(fx.Tracer):
+    """Keeps every layer whole, also those that timm and torchvision derive from PyTorch's or write themselves.
+
+    Looked into, a BatchNorm would be recorded as it acts while tracing, in eval mode, and stay so in training.
+    """
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return is_layer(m)
+
+
+_REMAINING = "Strategies that train every layer remain: full, scratch."
+
+
+def trace(network: nn.Module) -> fx.GraphModule:
+    """`network` as a graph of its layers; it shares them.
+
+    Raises:
+        UsageError: what the network does depends on the values of its input.
+    """
+    tracer = _LayerTracer()
+    try:
+        return fx.GraphModule(network, tracer.trace(network))
+    # What goes wrong in code that is run with stand-ins for tensors can be any exception.
+    except Exception as error:
+        title = type(getattr(network, "backbone", network)).__name__
+        raise UsageError(
+            f"{title} cannot be divided into stages: torch.fx cannot trace it ({str(error).splitlines()[0]}). {_REMAINING}"
+        ) from error
+
+
 def plan_stages(network: nn.Module, example: torch.Tensor) -> StagePlan:
     """Divide `network` into stages: the stretches between two reductions of the spatial size.
 
@@ -72,19 +112,34 @@ def plan_stages(network: nn.Module, example: torch.Tensor) -> StagePlan:
     Args:
         network: uint8 images, shape (N, height, width, 3), to logits; ends in a linear head.
         example: One such batch; only its shape matters.
+
+    Raises:
+        UsageError: the network cannot compute images of this size, or cannot be divided.
     """
-    graph = fx.symbolic_trace(network.eval())
+    title = type(getattr(network, "backbone", network)).__name__
     with torch.no_grad():
+        try:
+            network.eval()(example)
+        except (RuntimeError, AssertionError, ValueError) as error:
+            # Before ShapeProp, which would print a traceback.
+            raise UsageError(
+                f"{title} cannot compute an image of {example.shape[1]} x {example.shape[2]} px: "
+                f"{str(error).splitlines()[0]}. Use another --imgsz."
+            ) from error
+        graph = trace(network)
         ShapeProp(graph).propagate(example)
     head_name, _ = head_of(network)
     possible = _single_value_nodes(graph)
     head_input = next(
-        cast("fx.Node", node.args[0])
-        for node in graph.graph.nodes
-        if node.op == "call_module" and node.target == head_name
+        (
+            cast("fx.Node", node.args[0])
+            for node in graph.graph.nodes
+            if node.op == "call_module" and node.target == head_name
+        ),
+        None,
     )
-    if head_input not in possible:
-        raise UsageError(f"The head of {type(network).__name__} needs more than one value; it cannot be cut off.")
+    if head_input is None or head_input not in possible:
+        raise UsageError(f"The head of {title} cannot be cut off: it is not the one last step. {_REMAINING}")
     before_head = possible[: possible.index(head_input) + 1]
 
     order = {node: number for number, node in enumerate(graph.graph.nodes)}
@@ -101,7 +156,9 @@ def plan_stages(network: nn.Module, example: torch.Tensor) -> StagePlan:
     with_weights = [
         end for number, end in enumerate(ends) if _weights_between(graph, ends[number - 1] if number else None, end)
     ]
-    cuts = [*with_weights, head_input] if with_weights[-1:] != [head_input] else with_weights
+    if with_weights and not _weights_between(graph, with_weights[-1], head_input):
+        with_weights.pop()
+    cuts = [*with_weights, head_input]
     return StagePlan(graph, tuple(node.name for node in cuts), tuple(_shape(node)[1:] for node in cuts))
 
 
@@ -120,6 +177,41 @@ def split_at(plan: StagePlan, cut: str) -> tuple[fx.GraphModule, fx.GraphModule]
             target = tail
             copied[node] = tail.placeholder("activation")
     return fx.GraphModule(plan.graph, frozen, "Frozen"), fx.GraphModule(plan.graph, tail, "Tail")
+
+
+def stage_parameters(network: nn.Module, plan: StagePlan) -> list[list[str]]:
+    """Names of `network`'s parameters, as `named_parameters` gives them, stage by stage from the input on.
+
+    Entry n (from 0) holds what is computed up to `plan.cuts[n]`; one more entry, the last, holds what follows the last
+    cut: the head. Every parameter stands in it once: one that several stages share in the first of them, one that the
+    forward pass never reads (a sub-module that is only built) in stage 0, which is frozen first.
+
+    Args:
+        network: The network that `plan` was made of, or a copy of it.
+        plan: Of :func:`plan_stages`.
+    """
+    canonical = {id(value): name for name, value in network.named_parameters()}
+    aliases = {name: canonical[id(value)] for name, value in network.named_parameters(remove_duplicate=False)}
+    stages: list[list[str]] = [[] for _ in range(len(plan.cuts) + 1)]
+    unread = dict.fromkeys(canonical.values())
+    stage = 0
+    for node in plan.graph.graph.nodes:
+        for name in _parameter_names(plan.graph, node):
+            if aliases[name] in unread:
+                del unread[aliases[name]]
+                stages[stage].append(aliases[name])
+        if node.name in plan.cuts:
+            stage += 1
+    stages[0] += unread
+    return stages
+
+
+def _parameter_names(graph: fx.GraphModule, node: fx.Node) -> list[str]:
+    """Qualified names of the parameters that `node` reads."""
+    target = str(node.target)
+    if node.op == "call_module":
+        return [f"{target}.{name}" for name, _ in graph.get_submodule(target).named_parameters()]
+    return [target] if _has_parameters(graph, node) else []
 
 
 def _shape(node: fx.Node) -> tuple[int, ...]:

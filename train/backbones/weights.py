@@ -1,4 +1,4 @@
-"""Weights from four places: torchvision's download, the package itself, a file or an earlier run, or none."""
+"""Weights from four places: torchvision's or timm's download, the package, a file or an earlier run, or none."""
 
 from __future__ import annotations
 
@@ -18,10 +18,20 @@ from edgewright.train.backbones.catalogue import (
     IMAGENET_CLASSES,
     build_backbone,
     drop_auxiliary,
+    imagenet_categories,
     imagenet_weights,
+    licence_of,
     require_backbone,
 )
 from edgewright.train.backbones.surgery import head_of, replace_head
+from edgewright.train.backbones.timm_source import (
+    build_timm,
+    download_timm,
+    is_timm,
+    timm_categories,
+    timm_config,
+    timm_preprocess,
+)
 from edgewright.train.run import read_run
 
 if TYPE_CHECKING:
@@ -57,14 +67,16 @@ class Pretrained:
 def preprocess_for(backbone: str, weights: str, imgsz: int | None, resize_to_crop: bool) -> Preprocess:
     """The preprocessing that goes with the weights, at `imgsz` where one is asked for.
 
-    torchvision's presets give size, interpolation and statistics for its own weights, and for files with the same
-    architecture; the built-in weights carry their own.
+    torchvision's presets and timm's configurations give size, interpolation and statistics for their own weights, and
+    for files with the same architecture; the built-in weights and runs carry their own.
     """
     require_backbone(backbone)
     if weights == "builtin":
         base = Preprocess(**_builtin_card()["preprocess"])
     elif weights not in ("none", "imagenet") and Path(weights).is_dir():
         base = read_run(Path(weights)).record.preprocess
+    elif is_timm(backbone):
+        base = timm_preprocess(backbone)
     else:
         base = _preset(backbone, published=weights == "imagenet")
     crop = imgsz or base.crop
@@ -104,7 +116,7 @@ def load_pretrained(backbone: str, weights: str) -> Pretrained:
         drop_auxiliary(model)
         return Pretrained(model, (), "random initialisation", None)
     if weights == "imagenet":
-        return _from_torchvision(backbone)
+        return _from_timm(backbone) if is_timm(backbone) else _from_torchvision(backbone)
     if weights == "builtin":
         return _from_package(backbone)
     path = Path(weights)
@@ -116,7 +128,7 @@ def load_pretrained(backbone: str, weights: str) -> Pretrained:
         )
     model = _model_with(backbone, _read_state(path), str(path))
     _, head = _output_layer(model)
-    names = tuple(imagenet_weights(backbone).meta["categories"]) if head == IMAGENET_CLASSES else ()
+    names = imagenet_categories() if head == IMAGENET_CLASSES else ()
     return Pretrained(model, names, f"file {path.name}", None)
 
 
@@ -136,7 +148,17 @@ def _from_torchvision(backbone: str) -> Pretrained:
             ) from error
     # torchvision itself would unpickle whatever lies in the cache.
     model = _model_with(backbone, _read_state(file), str(file))
-    return Pretrained(model, tuple(weights.meta["categories"]), f"torchvision {weights}", None)
+    return Pretrained(model, tuple(weights.meta["categories"]), f"torchvision {weights}", licence_of(weights))
+
+
+def _from_timm(backbone: str) -> Pretrained:
+    file = download_timm(backbone)
+    config = timm_config(backbone)
+    model = build_timm(backbone, state=_read_state(file))
+    outputs = head_of(model)[1].out_features
+    # Names as torchvision has them, so that models of both libraries can be compared and taught by each other.
+    names = imagenet_categories() if outputs == IMAGENET_CLASSES else timm_categories(outputs)
+    return Pretrained(model, names, f"timm {config.hf_hub_id}", config.license)
 
 
 def _builtin_card() -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import contextlib
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from edgewright.runtime.images import read_image
-from edgewright.runtime.parallel import bounded_map
+from edgewright.runtime.parallel import available_cores, bounded_map
 from edgewright.runtime.preprocess import Preprocess, preprocess
 from edgewright.train.data.augment import Augmentation, augment
 from edgewright.train.data.samples import Sample
@@ -42,31 +43,50 @@ class Renderer:
 
 @dataclass(frozen=True)
 class Batch:
-    """`inputs` (N, ...), `labels` int64 (N), and the samples' indices int64 (N)."""
+    """`inputs` (N, ...), `labels` int64 (N), the samples' indices int64 (N), and the cached row of the view shown."""
 
     inputs: torch.Tensor
     labels: torch.Tensor
     indices: torch.Tensor
+    view_row: int = 0
 
 
-def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
-    """A permutation of range(count) that depends on (seed, epoch) alone."""
-    return [int(index) for index in np.random.default_rng((seed, epoch)).permutation(count)]
+def epoch_order(labels: npt.NDArray[np.int64], seed: int, epoch: int, *, balanced: bool) -> npt.NDArray[np.int64]:
+    """The samples of an epoch in random order, which depends on (labels, seed, epoch) alone.
+
+    Args:
+        labels: int64 (N).
+        seed: The run's.
+        epoch: From 1.
+        balanced: Draw N samples with replacement, every class equally likely, instead of each sample once.
+    """
+    rng = np.random.default_rng((seed, epoch))
+    if not balanced:
+        return rng.permutation(len(labels))
+    weights = 1.0 / np.bincount(labels)[labels]
+    return rng.choice(len(labels), size=len(labels), p=weights / weights.sum())
 
 
 def batches(
-    renderer: Renderer, order: Iterable[int], *, view: int, batch: int, threads: int, drop_last: bool = False
-) -> Iterator[Batch]:
+    renderer: Renderer,
+    order: Sequence[int] | npt.NDArray[np.int64],
+    *,
+    view: int,
+    batch: int,
+    threads: int | None = None,
+    view_row: int = 0,
+) -> Generator[Batch, None, None]:
     """Batches of uint8 pixels, shape (N, height, width, 3), in the given order; one batch is prepared ahead."""
+    threads = threads or available_cores()
     rendered = bounded_map(
-        lambda index: (index, renderer(index, view)), order, threads=threads, in_flight=2 * batch + threads
+        lambda index: (int(index), renderer(int(index), view)), order, threads=threads, in_flight=2 * batch + threads
     )
-    while part := list(islice(rendered, batch)):
-        if drop_last and len(part) < batch:
-            return
-        indices = [index for index, _ in part]
-        yield Batch(
-            torch.from_numpy(np.stack([pixels for _, pixels in part])),
-            torch.tensor([renderer.samples[index].label for index in indices]),
-            torch.tensor(indices),
-        )
+    with contextlib.closing(rendered):
+        while part := list(islice(rendered, batch)):
+            indices = [index for index, _ in part]
+            yield Batch(
+                torch.from_numpy(np.stack([pixels for _, pixels in part])),
+                torch.tensor([renderer.samples[index].label for index in indices]),
+                torch.tensor(indices),
+                view_row,
+            )

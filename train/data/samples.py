@@ -12,20 +12,23 @@ __all__ = ["SPLITS", "ImageData", "Sample", "Skipped"]
 SPLITS = ("train", "val", "test")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
-    """One labelled picture. `source` is its file or its encoded bytes; `name` is unique in the dataset."""
+    """One labelled picture. `source` is its file or its encoded bytes; `name` is unique in the dataset.
 
-    source: Path | bytes
+    There may be millions: a file is better a string than a `Path`, which takes four times the memory.
+    """
+
+    source: str | Path | bytes
     label: int
     name: str
 
     def read_bytes(self) -> bytes:
         """The encoded picture."""
-        return self.source if isinstance(self.source, bytes) else self.source.read_bytes()
+        return self.source if isinstance(self.source, bytes) else Path(self.source).read_bytes()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Skipped:
     """A file that is in the dataset's folder and not in the dataset, and why."""
 
@@ -38,7 +41,7 @@ class ImageData:
     """A dataset.
 
     Attributes:
-        origin: The folder, or the name of a built-in dataset.
+        origin: The folder, the CSV file, or `digits`.
         classes: Class names; a label is an index into them.
         splits: `train`, `val` and `test`; `test` may be empty.
         skipped: Files that were left out.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -12,6 +15,7 @@ from edgewright.runtime.preprocess import Preprocess
 from edgewright.train.data.augment import Augmentation, augment
 
 SPEC = Preprocess(resize=32, crop=32)
+TRIVIAL = Augmentation(crop_scale=1.0, mirror=False, color_jitter=0.9, trivial=True)
 EVERYTHING = Augmentation(crop_scale=0.35, mirror=True, color_jitter=0.2)
 NOTHING = Augmentation(crop_scale=1.0, mirror=False, color_jitter=0.0)
 
@@ -90,3 +94,48 @@ def test_bicubic_views_are_for_bicubic_models() -> None:
         return augment(ramp(80, 60), spec, NOTHING, np.random.default_rng(0)).tobytes()
 
     assert shown(SPEC) != shown(SPEC.model_copy(update={"interpolation": "bicubic"}))
+
+
+# TrivialAugment
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 80), st.integers(1, 80), st.integers(0, 2**32))
+def test_trivial_view_has_the_models_size(width: int, height: int, seed: int) -> None:
+    image = augment(Image.new("RGB", (width, height)), SPEC, TRIVIAL, np.random.default_rng(seed))
+    assert (image.mode, image.size) == ("RGB", (32, 32))
+
+
+def test_trivial_view_follows_from_its_generator_whatever_else_draws() -> None:
+    image = ramp(80, 60)
+    alone = [view(image, TRIVIAL, seed) for seed in range(40)]
+    torch.rand(3)
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda seed: view(image, TRIVIAL, seed), range(40)))
+    assert all(np.array_equal(one, other) for one, other in zip(alone, together, strict=True))
+
+
+def test_trivial_views_leave_torchs_random_numbers_alone() -> None:
+    before = torch.get_rng_state()
+    for seed in range(20):
+        view(ramp(40, 40), TRIVIAL, seed)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_trivial_is_one_operation_in_place_of_the_jitter() -> None:
+    image = ramp(32, 32)
+    views = [view(image, TRIVIAL, seed) for seed in range(120)]
+    untouched = [shown for shown in views if np.array_equal(shown, np.asarray(image))]
+    # Identity is one of 14 operations, and others do nothing at strength 0; a jitter of 90 % would spare none.
+    assert 4 <= len(untouched) <= 60
+    assert len({shown.tobytes() for shown in views}) > 40
+
+
+def test_trivial_moves_and_turns_both_ways() -> None:
+    # The blue channel is 0 all over; where a shift or a turn uncovers the border, it is filled with grey.
+    sides = set()
+    for seed in range(300):
+        filled = view(ramp(32, 32), TRIVIAL, seed)[:, :, 2] == 128
+        if filled.all(axis=0).any():
+            sides.add("left" if filled[16, 0] else "right")
+    assert sides == {"left", "right"}

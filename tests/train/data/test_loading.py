@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image
@@ -33,11 +35,8 @@ def renderer(members: Sequence[Sample], seed: int = 0) -> Renderer:
     return Renderer(members, SPEC, Augmentation(0.35, True, 0.2), seed)
 
 
-def collect(
-    count: int, order: Sequence[int], *, view: int = 0, batch: int = 4, threads: int = 2, drop_last: bool = False
-) -> list[Batch]:
-    source = batches(renderer(samples(count)), order, view=view, batch=batch, threads=threads, drop_last=drop_last)
-    return list(source)
+def collect(count: int, order: Sequence[int], *, view: int = 0, batch: int = 4, threads: int = 2) -> list[Batch]:
+    return list(batches(renderer(samples(count)), order, view=view, batch=batch, threads=threads))
 
 
 # Views
@@ -75,17 +74,40 @@ def test_same_picture_twice_gets_two_views() -> None:
 # Order
 
 
+def labels(count: int) -> npt.NDArray[np.int64]:
+    return np.arange(count, dtype=np.int64) % 3
+
+
 @pytest.mark.parametrize("count", [0, 1, 100])
 def test_epoch_order_is_a_permutation(count: int) -> None:
-    assert sorted(epoch_order(count, seed=0, epoch=1)) == list(range(count))
+    assert sorted(epoch_order(labels(count), seed=0, epoch=1, balanced=False)) == list(range(count))
 
 
-def test_epoch_order_follows_from_seed_and_epoch() -> None:
-    assert epoch_order(50, seed=3, epoch=2) == epoch_order(50, seed=3, epoch=2)
+@pytest.mark.parametrize("balanced", [False, True])
+def test_epoch_order_follows_from_seed_and_epoch(balanced: bool) -> None:
+    once, again = (epoch_order(labels(50), seed=3, epoch=2, balanced=balanced) for _ in range(2))
+    assert np.array_equal(once, again)
 
 
-def test_every_epoch_and_seed_has_its_own_order() -> None:
-    assert len({tuple(epoch_order(50, seed, epoch)) for seed in range(3) for epoch in range(1, 4)}) == 9
+@pytest.mark.parametrize("balanced", [False, True])
+def test_every_epoch_and_seed_has_its_own_order(balanced: bool) -> None:
+    orders = {
+        tuple(epoch_order(labels(50), seed, epoch, balanced=balanced)) for seed in range(3) for epoch in range(1, 4)
+    }
+    assert len(orders) == 9
+
+
+def test_balanced_order_shows_every_class_equally_often() -> None:
+    # 900, 90 and 10 samples; class 1 of four has none.
+    uneven = np.repeat(np.array([0, 2, 3], dtype=np.int64), (900, 90, 10))
+    order = epoch_order(uneven, seed=0, epoch=1, balanced=True)
+    assert len(order) == len(uneven)
+    shown = np.bincount(uneven[order], minlength=4)
+    assert shown[1] == 0
+    # A third of 1000 each, with a standard deviation of 15.
+    assert np.abs(shown[[0, 2, 3]] - 1000 / 3).max() < 60
+    # Inside a class, every sample is as likely as the others.
+    assert len(set(order[uneven[order] == 0])) > 200
 
 
 # Batches
@@ -114,12 +136,33 @@ def test_last_batch_holds_the_rest() -> None:
     assert [len(batch.labels) for batch in collect(10, range(10))] == [4, 4, 2]
 
 
-def test_incomplete_last_batch_can_be_dropped() -> None:
-    assert [len(batch.labels) for batch in collect(10, range(10), drop_last=True)] == [4, 4]
+def test_batches_know_the_row_of_their_view() -> None:
+    source = batches(renderer(samples(3)), range(3), view=2, batch=2, threads=1, view_row=1)
+    assert [batch.view_row for batch in source] == [1, 1]
 
 
-def test_complete_last_batch_is_not_dropped() -> None:
-    assert [len(batch.labels) for batch in collect(8, range(8), drop_last=True)] == [4, 4]
+def test_closing_ends_the_threads() -> None:
+    before = threading.active_count()
+    source = batches(renderer(samples(12)), range(12), view=0, batch=2, threads=3)
+    next(source)
+    assert threading.active_count() > before
+    source.close()
+    assert threading.active_count() == before
+
+
+def test_no_more_than_the_next_batch_is_prepared() -> None:
+    taken = []
+
+    def order() -> Iterator[int]:
+        for index in range(100):
+            taken.append(index)
+            yield index % 4
+
+    source = batches(renderer(samples(4)), order(), view=0, batch=5, threads=2)  # type: ignore[arg-type]
+    next(source)
+    # One batch handed out, one ahead, and what the threads hold.
+    assert len(taken) <= 3 * 5 + 2
+    source.close()
 
 
 def test_no_samples_give_no_batches() -> None:

@@ -1,0 +1,225 @@
+"""`auto`: ever more of the network learns, from the top down, while validation improves beyond noise.
+
+It starts with the head, solved for on cached features. Then the top stage learns too, then the upper half, then
+everything, each going on from the one before and earlier layers at lower rates (gradual unfreezing: Howard and Ruder,
+"Universal Language Model Fine-tuning", 2018). All levels but the last are short trials. What is deeper is compared with
+what was trained just before it; what is kept in the end is the best of all. Every decision is recorded with its figures.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from edgewright.runtime.console import notice
+from edgewright.runtime.files import atomic_write
+from edgewright.train.evaluation import SplitResult
+from edgewright.train.loop import EpochRecord
+from edgewright.train.stages import StageRecord
+from edgewright.train.strategies.head import solve_head
+from edgewright.train.strategies.job import Job, Outcome
+from edgewright.train.strategies.tuning import closing_seconds, evaluate, stage_names, tune
+
+__all__ = ["gain_and_noise", "levels", "train_auto"]
+
+_TRIAL_SHARE = 0.15
+"""Part of the remaining budget that a trial of one level may take."""
+
+_TRIAL_OF_HEAD = 1.5
+"""What an epoch of a trial takes, about, in times of what the head took; less than that is no trial."""
+
+_TRIAL_STEPS = 40
+"""A trial has at least so many batches: with fewer nothing can be learnt about a small dataset."""
+
+
+def gain_and_noise(before: SplitResult, after: SplitResult) -> tuple[float, float]:
+    """How much more `after` names right than `before` of the same pictures, and the standard error of that.
+
+    The answers are paired: what counts are the pictures on which the two differ (as in McNemar's test, 1947).
+    """
+    change = (after.predicted == after.labels).astype(np.int64) - (before.predicted == before.labels)
+    # One picture is the least that a difference can be told by.
+    noise = max(1.0, math.sqrt(np.count_nonzero(change))) / len(change)
+    return float(change.mean()), noise
+
+
+def levels(stages: int) -> list[int]:
+    """How many stages learn at each level, for a network of `stages`: the top one, the upper half, all."""
+    return sorted({1, math.ceil(stages / 2), stages})
+
+
+def train_auto(job: Job) -> Outcome:
+    """Strategy `auto`."""
+    total = len(stage_names(job)) - 1
+    story = _Story(job, total)
+    story.head()
+    if job.folding is None:
+        notice("auto: a network that starts from random is trained as a whole or not at all")
+    misses = 0
+    for depth in levels(total) if job.folding is not None else [total]:
+        improved = story.attempt(depth, trial=depth < total)
+        if improved is not None:
+            misses = 0 if improved else misses + 1
+        if misses == 2:
+            notice("auto: stops here; deeper layers have not helped twice")
+            break
+    if 0 < story.best.trained_stages < total:
+        story.attempt(story.best.trained_stages, trial=False)
+    best = story.best
+    notice(f"auto: keeps '{best.name}', val top-1 {best.val_top1:.4f}")
+    story.load(story.best_key)
+    return Outcome(
+        tuple(story.epochs()),
+        evaluate(job, story.val(story.best_key)),
+        f"auto: {best.name} learned",
+        best.trained_stages,
+        total,
+        tuple(attempt.record.model_copy(update={"kept": attempt.key == story.best_key}) for attempt in story.attempts),
+    )
+
+
+class _Attempt(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: str
+    record: StageRecord
+    epochs: list[EpochRecord]
+
+
+class _Progress(BaseModel):
+    """`last/auto.json`: what an interrupted run need not do again."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    attempts: list[_Attempt]
+
+
+class _Story:
+    """The attempts so far, in memory and on disk. Each goes on from the one before; the best of all is kept."""
+
+    def __init__(self, job: Job, total: int) -> None:
+        self.attempts: list[_Attempt] = []
+        self._job, self._total = job, total
+        self._folder = job.folder / "last"
+        self._path = self._folder / "auto.json"
+        self._closing_s: float | None = None
+        if self._path.is_file():
+            self.attempts = _Progress.model_validate_json(self._path.read_text()).attempts
+            job.started = time.monotonic() - self.attempts[-1].record.seconds
+
+    @property
+    def best_key(self) -> str:
+        """Of the attempt with the best validation; of equals the first, which trained least."""
+        return max(self.attempts, key=lambda attempt: attempt.record.val_top1).key
+
+    @property
+    def best(self) -> StageRecord:
+        """Its record."""
+        return next(attempt.record for attempt in self.attempts if attempt.key == self.best_key)
+
+    def val(self, key: str) -> SplitResult:
+        """What an attempt makes of validation."""
+        return SplitResult(np.load(self._folder / f"{key}.val.npy"), self._job.labels("val"))
+
+    def load(self, key: str) -> None:
+        """Put an attempt's weights into the network."""
+        self._job.load_weights(self._folder / f"{key}.safetensors")
+
+    def epochs(self) -> list[EpochRecord]:
+        """Of all attempts, numbered through."""
+        found = [epoch for attempt in self.attempts for epoch in attempt.epochs]
+        return [replace(epoch, epoch=number) for number, epoch in enumerate(found, start=1)]
+
+    def head(self) -> None:
+        """The head alone, which everything else starts from."""
+        if self._known("head"):
+            return
+        _, results, _ = solve_head(self._job)
+        self._job.save_weights(self._folder / "head.safetensors")
+        val = results["val"]
+        counts = self._job.data.counts("train").values()
+        why = f"{min(counts)} to {max(counts)} training pictures in a class"
+        epoch = EpochRecord(0, 0.0, 0.0, val.top1, 0.0, self._job.seconds(), stage="head")
+        self._record("head", "head", 0, [epoch], val, (0.0, 0.0), why)
+
+    def attempt(self, depth: int, *, trial: bool) -> bool | None:
+        """Let the top `depth` stages learn, going on from the attempt before.
+
+        Returns:
+            Whether validation improved beyond noise; None if there was no time to try.
+        """
+        job, everything = self._job, depth == self._total
+        name = "all" if everything else f"top {depth} of {self._total} stages" + ("" if trial else ", longer")
+        key = f"{depth}-trial" if trial else f"{depth}-full"
+        if known := self._known(key):
+            return known.gain > known.noise
+        deadline = self._deadline(name, trial=trial)
+        if deadline is not None and deadline <= time.monotonic():
+            return None
+        notice(f"auto: {name}")
+        before = self.attempts[-1].key
+        self.load(before)
+        steps = max(1, len(job.data.splits["train"]) // job.config.batch)
+        epochs = max(math.ceil(job.epochs / 4), math.ceil(_TRIAL_STEPS / steps)) if trial else job.epochs
+        tuned = tune(job, None if everything else depth, name=key, epochs=epochs, deadline=deadline)
+        if tuned is None:
+            notice(f"auto: no time for '{name}'")
+            return None
+        gain, noise = gain_and_noise(self.val(before), tuned.val)
+        why = "better beyond noise" if gain > noise else "no better beyond noise"
+        self._record(key, name, depth, tuned.records, tuned.val, (gain, noise), why)
+        return gain > noise
+
+    def _deadline(self, name: str, *, trial: bool) -> float | None:
+        """When the attempt is to be over; now, if it is not worth beginning."""
+        if self._job.deadline is None:
+            return None
+        if self._closing_s is None:
+            self._closing_s = closing_seconds(self._job)
+        now, end = time.monotonic(), self._job.deadline - self._closing_s
+        if not trial:
+            return end
+        share_s, epoch_s = _TRIAL_SHARE * (end - now), _TRIAL_OF_HEAD * self.attempts[0].record.seconds
+        if self._job.processes.agree(epoch_s > share_s):
+            notice(f"auto: '{name}' is not tried: its epoch of about {epoch_s:.0f} s is too long for the budget")
+            return now
+        return now + share_s
+
+    def _known(self, key: str) -> StageRecord | None:
+        """The attempt of this name, if an interrupted run has made it."""
+        return next((attempt.record for attempt in self.attempts if attempt.key == key), None)
+
+    def _record(
+        self,
+        key: str,
+        name: str,
+        depth: int,
+        epochs: list[EpochRecord],
+        val: SplitResult,
+        gain_and_noise: tuple[float, float],
+        why: str,
+    ) -> None:
+        gain, noise = gain_and_noise
+        record = StageRecord(
+            name=name,
+            trained_stages=depth,
+            epochs=0 if depth == 0 else len(epochs),
+            val_top1=val.top1,
+            test_top1=None,
+            gain=gain,
+            noise=noise,
+            seconds=self._job.seconds(),
+            kept=False,
+            why=why,
+        )
+        notice(f"auto: {name}: val top-1 {val.top1:.4f}, gain {gain:+.4f}, noise {noise:.4f}: {why}")
+        self.attempts = [*self.attempts, _Attempt(key=key, record=record, epochs=epochs)]
+        if self._job.processes.is_main:
+            np.save(self._folder / f"{key}.val.npy", val.logits)
+            # Last: its presence means that the attempt's files are complete.
+            atomic_write(self._path, _Progress(attempts=self.attempts).model_dump_json(indent=2))
+        self._job.processes.wait()
