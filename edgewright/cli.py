@@ -13,8 +13,10 @@ from edgewright.export.commands import export_command
 from edgewright.quickstart import quickstart_command
 from edgewright.runtime.commands import predict_command, val_command, verify_command
 from edgewright.runtime.errors import EdgewrightError
+from edgewright.train.audit.commands import audit_command
 from edgewright.train.backbones.commands import backbones_command, summary_command
 from edgewright.train.commands import train_command
+from edgewright.train.data.commands import data_app
 from edgewright.version import __version__
 
 __all__ = ["app", "main"]
@@ -38,7 +40,9 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
 app.command("quickstart")(quickstart_command)
 app.command("backbones")(backbones_command)
 app.command("summary")(summary_command)
+app.add_typer(data_app, name="data")
 app.command("train")(train_command)
+app.command("audit")(audit_command)
 app.command("export")(export_command)
 app.command("verify")(verify_command)
 app.command("val")(val_command)

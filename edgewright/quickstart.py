@@ -53,8 +53,6 @@ def quickstart_command(
             epochs=10,
             # Digits are far from the photographs of the built-in weights: much has to change.
             lr=3e-3,
-            # A digit fills its picture; smaller crops would cut it apart.
-            crop_scale=0.7,
             out=str(folder / "run"),
             seed=seed,
         ),

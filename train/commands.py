@@ -103,7 +103,10 @@ def train_command(
         Optional[str],
         typer.Option(help="basic (crop, mirror, colour) or trivial (crop, mirror, TrivialAugment). [default: basic]"),
     ] = None,
-    crop_scale: Annotated[Optional[float], typer.Option(help="Smallest area of a random crop. [default: 0.35]")] = None,
+    crop_scale: Annotated[
+        Optional[float],
+        typer.Option(help="Smallest area of a random crop. [default: 0.35; 0.7 for digits and the like]"),
+    ] = None,
     color_jitter: Annotated[Optional[float], typer.Option(help="Strength of colour changes. [default: 0.2]")] = None,
     mirror: Annotated[
         Optional[bool],

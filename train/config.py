@@ -60,7 +60,7 @@ class TrainConfig(BaseModel):
 
     views: int = Field(3, ge=1, le=64)
     augment: Literal["basic", "trivial"] = "basic"
-    crop_scale: float = Field(0.35, gt=0, le=1)
+    crop_scale: float | None = Field(None, gt=0, le=1)
     color_jitter: float = Field(0.2, ge=0, lt=1)
     mirror: bool | None = None
     mixup: float = Field(0.0, ge=0, le=10)

@@ -18,6 +18,9 @@ __all__ = ["Features", "HeadFit", "fit_head"]
 PENALTIES = (1.0, 3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3)
 """L2 penalties that are tried, on standardised features; validation decides."""
 
+START_PENALTY = 0.1
+"""A head that will see augmented pictures, and features that move, must not lean on small differences."""
+
 _CHUNK = 8192
 """Rows in memory at a time."""
 
@@ -49,12 +52,14 @@ class HeadFit:
         bias: (classes,).
         penalty: The L2 penalty that validated best.
         tried: (penalty, training top-1, validation top-1, training loss) for each penalty, strongest first.
+        start: (weight, bias) to train on from: the best of those whose penalty is at least `START_PENALTY`.
     """
 
     weight: torch.Tensor
     bias: torch.Tensor
     penalty: float
     tried: tuple[tuple[float, float, float, float], ...]
+    start: tuple[torch.Tensor, torch.Tensor]
 
 
 def fit_head(train: Features, val: Features, classes: int, class_weights: torch.Tensor | None = None) -> HeadFit:
@@ -77,8 +82,7 @@ def fit_head(train: Features, val: Features, classes: int, class_weights: torch.
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
     problem = _Problem(head, mean, std, weights)
-    best: tuple[float, float] | None = None
-    chosen = (head.weight.detach().clone(), head.bias.detach().clone(), PENALTIES[0])
+    found: list[tuple[tuple[float, float], float, torch.Tensor, torch.Tensor]] = []
     tried = []
     # Each solution is a good start for the next weaker penalty.
     for penalty in PENALTIES:
@@ -86,11 +90,11 @@ def fit_head(train: Features, val: Features, classes: int, class_weights: torch.
         train_loss, train_top1 = problem.score(train)
         val_loss, val_top1 = problem.score(val)
         tried.append((penalty, train_top1, val_top1, train_loss))
-        if best is None or (val_top1, -val_loss) > best:
-            best = (val_top1, -val_loss)
-            chosen = (head.weight.detach().clone(), head.bias.detach().clone(), penalty)
-    weight, bias, penalty = chosen
-    return HeadFit(weight / std, bias - weight @ (mean / std), penalty, tuple(tried))
+        weight, bias = head.weight.detach(), head.bias.detach()
+        found.append(((val_top1, -val_loss), penalty, weight / std, bias - weight @ (mean / std)))
+    _, penalty, weight, bias = max(found, key=lambda solution: solution[0])
+    _, _, *start = max((one for one in found if one[1] >= START_PENALTY), key=lambda solution: solution[0])
+    return HeadFit(weight, bias, penalty, tuple(tried), (start[0], start[1]))
 
 
 class _Problem:

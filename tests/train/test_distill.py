@@ -64,7 +64,7 @@ def make(renderer: Renderer, student: Network, tmp_path: Path) -> Iterator[Make]
         teacher = little_network(classes, seed=2)
         with torch.no_grad():
             teacher[-1].weight *= 20  # an opinion on every picture
-        compiled = compile_teacher(teacher, SPEC.model_copy(update={"crop": size, "resize": size}), SPEC.crop)
+        compiled = compile_teacher(teacher, SPEC.model_copy(update={"crop": size, "resize": size}), SPEC.crop, torch.device("cpu"))
         lessons = Lessons(compiled, classes, renderer, VIEWS, tmp_path / "cache")
         _, head = head_of(student)
         taught = Taught(student, head, lessons, same_classes=classes == CLASSES, temperature=temperature)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from edgewright.train.backbones.catalogue import build_backbone
 from edgewright.train.backbones.surgery import replace_head, trace
 from edgewright.train.folding import fold_batchnorm
 
+SIZE = 32
 FOLDED_WHOLE = ["mobilenet_v2", "mobilenet_v3_small", "resnet18", "shufflenet_v2_x0_5"]
 
 
@@ -60,6 +62,11 @@ def fresh(name: str) -> nn.Module:
 
 def pretrained(name: str) -> nn.Module:
     """A backbone whose norms have statistics, gains and shifts as training leaves them."""
+    return copy.deepcopy(_pretrained(name))
+
+
+@functools.cache
+def _pretrained(name: str) -> nn.Module:
     backbone = fresh(name)
     generator = torch.Generator().manual_seed(1)
     for module in backbone.modules():
@@ -67,17 +74,21 @@ def pretrained(name: str) -> nn.Module:
             with torch.no_grad():
                 module.weight.copy_(torch.empty_like(module.weight).uniform_(0.3, 1.5, generator=generator))
                 module.bias.normal_(0, 0.2, generator=generator)
+            module.momentum = 0.5
     # A few batches of pictures give running statistics that are neither 0 nor 1, and activations that neither vanish
     # nor explode on the way to the logits.
     backbone.train()
     with torch.no_grad():
-        for _ in range(30):
-            backbone(torch.randn(8, 3, 48, 48, generator=generator) * 1.5 + 0.3)
+        for _ in range(6):
+            backbone(torch.randn(8, 3, SIZE, SIZE, generator=generator) * 1.5 + 0.3)
+        # A head that tells pictures apart, so that a mistake below shows in its logits.
+        last = [module for module in backbone.modules() if isinstance(module, nn.Linear)][-1]
+        last.weight.normal_(0, 0.5, generator=generator)
     return backbone.eval()
 
 
 def images(count: int = 4) -> torch.Tensor:
-    return torch.randn(count, 3, 48, 48, generator=torch.Generator().manual_seed(2))
+    return torch.randn(count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(2))
 
 
 def computed(backbone: nn.Module) -> torch.Tensor:
@@ -91,14 +102,16 @@ def assert_same_function(found: torch.Tensor, expected: torch.Tensor) -> None:
     assert float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-2)) < 1e-4
 
 
-def train_a_little(backbone: nn.Module, steps: int = 3) -> None:
+def train_a_little(backbone: nn.Module, steps: int = 2) -> None:
     backbone.train()
-    optimizer = torch.optim.SGD(backbone.parameters(), lr=1e-2)
+    optimizer = torch.optim.SGD(backbone.parameters(), lr=3e-2)
     for step in range(steps):
         torch.manual_seed(step)
-        loss = functional.cross_entropy(backbone(torch.randn(4, 3, 48, 48)), torch.tensor([0, 1, 2, 3]))
+        loss = functional.cross_entropy(backbone(torch.randn(4, 3, SIZE, SIZE)), torch.tensor([0, 1, 2, 3]))
         optimizer.zero_grad()
         torch.autograd.backward(loss)
+        # Without normalisation, a network of random weights would be thrown far off by its first gradients.
+        nn.utils.clip_grad_norm_(backbone.parameters(), 1.0)
         optimizer.step()
 
 
@@ -147,7 +160,7 @@ def test_untouched_backbone_computes_what_the_folded_one_learned(name: str) -> N
     before = computed(backbone)
     train_a_little(backbone)
     learned = computed(backbone)
-    assert (learned - before).abs().max() > 1e-2
+    assert (learned - before).abs().max() > 1e-3 * before.abs().max()
     untouched = fresh(name)
     untouched.load_state_dict(folding.state())
     assert_same_function(computed(untouched), learned)
@@ -160,7 +173,7 @@ def test_load_is_the_inverse_of_state(name: str) -> None:
     train_a_little(backbone)
     learned, state = computed(backbone), {key: value.clone() for key, value in folding.state().items()}
     train_a_little(backbone)
-    assert (computed(backbone) - learned).abs().max() > 1e-3
+    assert (computed(backbone) - learned).abs().max() > 1e-3 * learned.abs().max()
     folding.load(state)
     assert_same_function(computed(backbone), learned)
 
@@ -258,7 +271,12 @@ def test_convolution_that_had_a_bias_keeps_one() -> None:
 
     def build() -> nn.Sequential:
         return nn.Sequential(
-            nn.Conv2d(3, 6, 3, bias=True), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)
+            nn.Conv2d(3, 6, 3, bias=True),
+            nn.BatchNorm2d(6),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(6, 4),
         )
 
     backbone = build()

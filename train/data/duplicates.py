@@ -114,6 +114,8 @@ def same_look(hashes: Hashes, mirrored: Hashes, details: Details) -> list[list[i
         details: [n, height, width]; one that is all zero is like no other.
     """
     count = len(hashes)
+    if count == 0:
+        return []
     flat = details.reshape(count, -1)
     length, spread = _measure(flat)
     backwards = np.arange(flat.shape[1]).reshape(details.shape[1:])[:, ::-1].ravel()

@@ -139,20 +139,27 @@ def _fetch(name: str, root: Path, split: str) -> Pictures:
     train = split == "train"
     with _quiet():
         try:
-            found: Pictures = kind(root, train=train)
+            found = kind(root, train=train)
         except RuntimeError:  # "Dataset not found or corrupted"
-            notice(f"{name} is not in '{root}'; torchvision downloads it, or unpacks what is there")
+            notice(f"{name} is not in '{root}' as torchvision keeps it: unpacked if it is there, else downloaded")
+            try:
+                found = kind(root, train=train, download=True)
+            except Exception as error:  # no network, no disk, a wrong checksum, a broken archive, a damaged file
+                why = " ".join(str(error).split()).rstrip(".")
+                raise DataError(
+                    f"{name} can neither be read from '{root}' nor downloaded to it: {why}. {_expected(kind, root)}"
+                ) from error
         # Damage behind a right name: torchvision's parser raises whatever it leads to.
         except Exception as error:
             raise DataError(f"The files of {name} in '{root}' are damaged: {error}. {_expected(kind, root)}") from error
-        else:
-            return found
-        try:
-            found = kind(root, train=train, download=True)
-        except Exception as error:  # no network, no disk, a wrong checksum, a broken archive
-            why = " ".join(str(error).split())
-            raise DataError(f"{name} cannot be downloaded to '{root}': {why}. {_expected(kind, root)}") from error
-    return found
+    labels = [int(label) for label in found.targets]
+    if len(labels) != len(found) or not set(labels) <= set(range(len(found.classes))):
+        raise DataError(
+            f"The files of {name} in '{root}' are damaged: {len(found)} {split} pictures with {len(labels)} labels from "
+            f"{min(labels, default=None)} to {max(labels, default=None)}. {_expected(kind, root)}"
+        )
+    pictures: Pictures = found
+    return pictures
 
 
 def _expected(kind: Any, root: Path) -> str:

@@ -98,7 +98,8 @@ def responses(
     example = torch.zeros(1, spec.crop, spec.crop, 3, dtype=torch.uint8)
     plan = plan_stages(network, example)
     spatial = _last_maps(plan)
-    if not spatial:
+    # One alone is the patches of a transformer, before it has looked at anything.
+    if len(spatial) < 2:
         return ()
     chosen = [spatial[place] for place in sorted({0, (len(spatial) - 1) // 2, len(spatial) - 1})]
     return tuple(_respond(plan, chosen, title, preprocess(sample.source, spec), channels) for title, sample in samples)
@@ -110,8 +111,10 @@ def _last_maps(plan: StagePlan) -> list[tuple[int, str]]:
     for node in plan.graph.graph.nodes:
         # The last stage ends after the pooling, so its map is not where it is cut.
         shape = tuple(getattr(node.meta.get("tensor_meta"), "shape", ()))[1:]
-        if len(shape) == 3 and node.op != "placeholder" and _channels_first(shape)[1] >= _SMALLEST_MAP:
-            last[stage] = node.name
+        if len(shape) == 3 and node.op != "placeholder":
+            _, height, width = _channels_first(shape)
+            if height == width >= _SMALLEST_MAP:
+                last[stage] = node.name
         if node.name == plan.cuts[-1]:
             break
         stage += node.name in plan.cuts
@@ -132,7 +135,8 @@ def _respond(plan: StagePlan, chosen: Sequence[tuple[int, str]], title: str, pix
         stages.append((f"stage {number} of {len(plan.cuts)}", maps[cut][strongest].float().numpy()))
     weights = _as_channels_first(gradient[0]).mean(dim=(1, 2))
     evidence = torch.einsum("c,chw->hw", weights, maps[chosen[-1][1]]).clamp(min=0)
-    evidence = evidence / evidence.max().clamp(min=1e-12)
+    # All zero where nothing speaks for the class.
+    evidence = evidence / evidence.max() if evidence.max() > 0 else evidence
     return Response(pixels, title, tuple(stages), evidence.float().numpy(), predicted)
 
 
@@ -147,9 +151,9 @@ class _Recorder(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
         if n.name in self._names:
-            # In a network whose layers are all frozen nothing would have a gradient.
-            value = value if value.requires_grad else value.requires_grad_()
-            self.values[n.name] = value
+            # Cut off, so that gradients are computed from here on only; a copy goes on, because ReLU may work in place.
+            self.values[n.name] = value.detach().requires_grad_()
+            value = self.values[n.name].clone()
         return value
 
 

@@ -127,6 +127,8 @@ def _inside(
             "stretched to its own range. Right: where the evidence for the answer lies (Grad-CAM)."
         )
         found.append(Picture("stages.png", "responses of the stages", caption))
+    else:
+        warn(f"no picture of the stages: {record.backbone} has no feature maps to show at this size")
     return found
 
 

@@ -138,7 +138,7 @@ class _Story:
         """The head alone, which everything else starts from."""
         if self._known("head"):
             return
-        _, results, _ = solve_head(self._job)
+        _, results, _ = solve_head(self._job, self._folder / "start.safetensors")
         self._job.save_weights(self._folder / "head.safetensors")
         val = results["val"]
         counts = self._job.data.counts("train").values()
@@ -162,7 +162,7 @@ class _Story:
             return None
         notice(f"auto: {name}")
         before = self.attempts[-1].key
-        self.load(before)
+        self.load("start" if before == "head" else before)
         steps = max(1, len(job.data.splits["train"]) // job.config.batch)
         epochs = max(math.ceil(job.epochs / 4), math.ceil(_TRIAL_STEPS / steps)) if trial else job.epochs
         tuned = tune(job, None if everything else depth, name=key, epochs=epochs, deadline=deadline)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,8 +28,12 @@ def train_head(job: Job) -> Outcome:
     return Outcome(records, results, note, 0, len(job.stages.cuts))
 
 
-def solve_head(job: Job) -> tuple[HeadFit, dict[str, SplitResult], tuple[EpochRecord, ...]]:
-    """Fit the head of the job's network, in place. Every process does the same, and finds the same.
+def solve_head(job: Job, start: Path | None = None) -> tuple[HeadFit, dict[str, SplitResult], tuple[EpochRecord, ...]]:
+    """Fit the head of the job's network, in place, scores calibrated. Every process does the same, and finds the same.
+
+    Args:
+        job: What to train.
+        start: Where to write the network with a head that is fit to train on from.
 
     Returns:
         The fit; what the network then makes of validation and test; one record per penalty (its `lr` is the penalty).
@@ -46,20 +51,11 @@ def solve_head(job: Job) -> tuple[HeadFit, dict[str, SplitResult], tuple[EpochRe
             features[split] = Features(_reader(cache), torch.from_numpy(job.labels(split)))
     weights = None if job.config.balance == "none" else class_weights(job)
     fitted = fit_head(features["train"], features["val"], len(job.data.classes), weights)
-    _, head = head_of(job.network)
-    with torch.no_grad():
-        head.weight.copy_(fitted.weight)
-        head.bias.copy_(fitted.bias)
-        results = {
-            split: SplitResult(
-                np.concatenate([head(values).cpu().numpy() for values, _ in features[split].chunks()]),
-                job.labels(split),
-            )
-            for split in features
-            if split != "train"
-        }
-    # Training goes on from here: a head that claims certainty would pull at the body for every picture it gets wrong.
-    _, results = calibrate(job.network, results)
+    results = _set_head(job, features, (fitted.weight, fitted.bias))
+    if start is not None:
+        _set_head(job, features, fitted.start)
+        job.save_weights(start)
+        results = _set_head(job, features, (fitted.weight, fitted.bias))
     for cache in caches.values():
         cache.close()
     records = tuple(
@@ -67,6 +63,25 @@ def solve_head(job: Job) -> tuple[HeadFit, dict[str, SplitResult], tuple[EpochRe
         for number, (penalty, train_top1, val_top1, loss) in enumerate(fitted.tried, start=1)
     )
     return fitted, results, records
+
+
+def _set_head(
+    job: Job, features: dict[str, Features], solution: tuple[torch.Tensor, torch.Tensor]
+) -> dict[str, SplitResult]:
+    """Put a solution into the network, calibrated, and say what it makes of validation and test."""
+    _, head = head_of(job.network)
+    with torch.no_grad():
+        head.weight.copy_(solution[0])
+        head.bias.copy_(solution[1])
+        results = {
+            split: SplitResult(
+                np.concatenate([head(values).numpy() for values, _ in features[split].chunks()]), job.labels(split)
+            )
+            for split in features
+            if split != "train"
+        }
+    # A head that claims certainty would pull at the body for every picture that it gets wrong.
+    return calibrate(job.network, results)[1]
 
 
 def _reader(cache: ActivationCache) -> Callable[[slice], torch.Tensor]:

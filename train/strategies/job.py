@@ -33,6 +33,9 @@ _SMALLER = 176 / 224
 """Training at this share of the evaluation size is faster and no worse: a random crop shows things larger than a
 centre crop does (Touvron et al., "Fixing the train-test resolution discrepancy", 2019)."""
 
+_CROP, _CROP_OF_FILLED = 0.35, 0.7
+"""Smallest area of a random crop; of a picture that its subject fills, small parts would say nothing."""
+
 _SMALLEST_SHRUNK = 128
 """Below this size pictures are trained on as they are evaluated: little is left to shrink."""
 
@@ -112,7 +115,8 @@ class Job:
         """The training split; view 0 clean, others augmented."""
         config, data = self.config, self.data
         mirror = data.mirrored if config.mirror is None else config.mirror
-        how = Augmentation(config.crop_scale, mirror, config.color_jitter, config.augment == "trivial")
+        scale = config.crop_scale or (_CROP_OF_FILLED if data.resize_to_crop else _CROP)
+        how = Augmentation(scale, mirror, config.color_jitter, config.augment == "trivial")
         spec = self.spec.model_copy(update={"crop": self.train_size, "resize": max(self.spec.resize, self.train_size)})
         return Renderer(data.splits["train"], spec, how, config.seed)
 

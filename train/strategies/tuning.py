@@ -64,8 +64,9 @@ def train_tuned(job: Job, trained_stages: int | None) -> Outcome:
     start = job.folder / "last" / "start.safetensors"
     if not start.is_file():
         if job.folding is not None:
-            solve_head(job)
-        job.save_weights(start)
+            solve_head(job, start)
+        else:
+            job.save_weights(start)
     job.load_weights(start)
     deadline = None if job.deadline is None else job.deadline - closing_seconds(job)
     tuned = tune(job, trained_stages, name="tune", epochs=job.epochs, deadline=deadline)
@@ -152,7 +153,7 @@ def tune(job: Job, trained_stages: int | None, *, name: str, epochs: int, deadli
         mine = [part[processes.rank :: processes.world] for part in parts]
         return setting.source(mine, row)
 
-    _prepare_for_training(setting.model)
+    _prepare_for_training(setting.model, solved_head=job.folding is not None)
     setting.model.to(job.processes.device)
     weights = class_weights(job).to(job.processes.device) if config.balance == "loss" else None
     decay = config.weight_decay if config.weight_decay is not None else _WEIGHT_DECAY[config.optimizer]
@@ -270,8 +271,12 @@ def _global_batches(job: Job, count: int) -> list[slice]:
     return parts
 
 
-def _prepare_for_training(model: nn.Module) -> None:
-    """Make depthwise convolutions fast, and let a BatchNorm that learns follow within tens of steps.
+def _prepare_for_training(model: nn.Module, *, solved_head: bool) -> None:
+    """Make depthwise convolutions fast, let a BatchNorm that learns follow within tens of steps, and drop nothing out
+    before a solved head.
+
+    A head solved for on whole features balances large weights against each other; with a fifth of the features gone its
+    answers are noise, and the first epochs would be spent on unlearning it.
 
     MobileNetV3 is built with a momentum of 0.01, made for the millions of steps of ImageNet. A small dataset has fifty
     steps in an epoch, after which evaluation would still normalise with statistics of the beginning.
@@ -280,6 +285,8 @@ def _prepare_for_training(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.momentum is not None:
             module.momentum = max(module.momentum, 0.1)
+        if solved_head and isinstance(module, nn.Dropout):
+            module.p = 0.0
     # Convolutions are faster so, forwards and backwards.
     model.to(memory_format=torch.channels_last)
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torchvision.models import VisionTransformer
 
 from edgewright.runtime.errors import UsageError
 from edgewright.runtime.preprocess import Preprocess
@@ -233,3 +234,9 @@ def test_network_that_cannot_be_taken_apart_is_refused_in_words() -> None:
 
     with pytest.raises(UsageError):
         responses(Fickle(), [("a", sample(1))], Preprocess(resize=32, crop=32))
+
+
+def test_transformer_has_no_maps_to_show() -> None:
+    spec = Preprocess(resize=224, crop=224)
+    network = Network(VisionTransformer(224, 56, 1, 2, 8, 16), spec).eval()
+    assert responses(network, [("a", sample(1))], spec) == ()
