@@ -14,13 +14,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-__all__ = ["speed_up_depthwise"]
+__all__ = ["DepthwiseFunction", "has_fast_gradient", "speed_up_depthwise"]
 
 _LARGEST_MAP = 14 * 14
 """Positions of a feature map up to which our gradient is used; on large maps the fallback's products are long enough."""
 
 
-class _DepthwiseFunction(torch.autograd.Function):
+class DepthwiseFunction(torch.autograd.Function):
     """conv2d with groups == channels; everything but the weight gradient is PyTorch's own."""
 
     @staticmethod
@@ -66,14 +66,27 @@ def _weight_gradient(
     return result
 
 
+def has_fast_gradient(convolution: nn.Conv2d, input: torch.Tensor) -> bool:
+    """Whether `convolution`, in this step of training on a CPU, is better computed by :class:`DepthwiseFunction`."""
+    return (
+        convolution.training
+        and torch.is_grad_enabled()
+        and input.device.type == "cpu"
+        # Under autocast the forward runs in bf16, and a backward of our own would meet FP32 tensors.
+        and not torch.is_autocast_enabled("cpu")
+        and convolution.groups == convolution.in_channels == convolution.out_channels > 1
+        and convolution.dilation == (1, 1)
+        and convolution.padding_mode == "zeros"
+        and not isinstance(convolution.padding, str)
+    )
+
+
 class _Depthwise(nn.Conv2d):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        ours = self.training and torch.is_grad_enabled() and input.device.type == "cpu"
-        # Under autocast the forward runs in bf16, and a backward of our own would meet FP32 tensors.
-        if not ours or torch.is_autocast_enabled("cpu"):
+        if not has_fast_gradient(self, input):
             return super().forward(input)
         stride, padding = cast("tuple[int, int]", self.stride), cast("tuple[int, int]", self.padding)
-        result = cast("torch.Tensor", _DepthwiseFunction.apply(input, self.weight, stride, padding))
+        result = cast("torch.Tensor", DepthwiseFunction.apply(input, self.weight, stride, padding))
         return result if self.bias is None else result + self.bias.view(1, -1, 1, 1)
 
 
@@ -83,11 +96,5 @@ def speed_up_depthwise(model: nn.Module) -> None:
     Only on a CPU in training does anything differ, and there only by rounding.
     """
     for module in model.modules():
-        if (
-            type(module) is nn.Conv2d
-            and module.groups == module.in_channels == module.out_channels > 1
-            and module.dilation == (1, 1)
-            and module.padding_mode == "zeros"
-            and not isinstance(module.padding, str)
-        ):
+        if type(module) is nn.Conv2d and module.groups == module.in_channels > 1:
             module.__class__ = _Depthwise

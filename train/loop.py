@@ -160,7 +160,9 @@ class _Fit:
             for batch in track(_first(batches, planned - progress.batch), label, planned - progress.batch):
                 self._step(batch, planned)
                 now = time.monotonic()
-                if now - saved > plan.checkpoint_s and progress.batch < planned:
+                # Gradients that wait for the rest of their group are not in the state.
+                complete = progress.batch % plan.accumulate == 0
+                if now - saved > plan.checkpoint_s and complete and progress.batch < planned:
                     progress.seconds = before + now - started
                     progress.train_s = trained_before + now - started
                     self._save()
@@ -254,6 +256,7 @@ class _Fit:
         """Seconds of a batch, and of a validation; leaves everything as it was."""
         plan = self.plan
         random = torch.get_rng_state()
+        buffers = [buffer.clone() for buffer in self.trainee.buffers()]
         self.model.train()
         with contextlib.closing(plan.source(1, 0)) as batches:
             times = []
@@ -263,6 +266,9 @@ class _Fit:
                 loss.backward()  # type: ignore[no-untyped-call]
                 times.append(time.monotonic() - started)
         self.optimizer.zero_grad(set_to_none=True)
+        # Statistics of a BatchNorm that learns.
+        for buffer, value in zip(self.trainee.buffers(), buffers, strict=True):
+            buffer.copy_(value)
         started = time.monotonic()
         plan.validate()
         validation_s = time.monotonic() - started
@@ -291,7 +297,6 @@ class _Fit:
         if self.plan.processes.is_main:
             state = {name: part.state_dict() for name, part in self._parts().items()}
             write_state(state | {"random": torch.get_rng_state(), "progress": asdict(self.progress)}, self.state_file)
-        self.plan.processes.wait()
 
     def _resume(self) -> bool:
         state = read_state(self.state_file)

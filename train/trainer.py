@@ -22,7 +22,7 @@ from edgewright.train.config import TrainConfig
 from edgewright.train.data import ImageData, read_data
 from edgewright.train.data.check import without_damaged
 from edgewright.train.data.splitting import subset_per_class
-from edgewright.train.folding import fold_batchnorm
+from edgewright.train.folding import fix_batchnorm
 from edgewright.train.loop import EpochRecord
 from edgewright.train.precision import PRECISIONS, choose_precision
 from edgewright.train.processes import Processes, join_processes
@@ -77,6 +77,8 @@ def train(
     folder = Path(processes.agree(_prepare_folder(config, processes, overwrite=overwrite, resume=resume)))
     if resume and (folder / "run.json").is_file():
         notice(f"'{folder}' is finished; nothing to resume")
+        if processes.is_main:
+            _tidy(folder)
         return read_run(folder)
     if processes.is_main:
         atomic_write(folder / CONFIG, _yaml(config))
@@ -84,8 +86,10 @@ def train(
     replace_head(pretrained.model, len(data.classes))
     network = Network(pretrained.model, spec)
     # A network from random has no statistics yet that could be kept.
-    folding = fold_batchnorm(pretrained.model) if config.weights != "none" else None
-    job = Job(config, data, network, folding, spec, processes, folder, torch.float32, started, after_epoch)
+    is_pretrained = config.weights != "none"
+    if is_pretrained:
+        fix_batchnorm(pretrained.model)
+    job = Job(config, data, network, is_pretrained, spec, processes, folder, torch.float32, started, after_epoch)
     if config.strategy != "head":
         job.precision = choose_precision(config.precision, network, job.train_size, config.batch, processes.device)
     notice(
@@ -131,13 +135,17 @@ def train(
     if processes.is_main:
         write_tensors(job.backbone_state(), folder / "best.safetensors")
         write_report(folder, record, data, outcome)
-        # What is needed to continue is not needed any more.
-        shutil.rmtree(folder / "cache", ignore_errors=True)
-        shutil.rmtree(folder / "last", ignore_errors=True)
-        # Last: its presence means that the run is finished.
+        # Last of what counts: its presence means that the run is finished.
         atomic_write(folder / "run.json", record.model_dump_json(indent=2))
+        _tidy(folder)
     processes.wait()
     return Run(folder, record)
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what was only needed to continue."""
+    shutil.rmtree(folder / "cache", ignore_errors=True)
+    shutil.rmtree(folder / "last", ignore_errors=True)
 
 
 def _subset(data: ImageData, config: TrainConfig) -> ImageData:

@@ -57,10 +57,10 @@ def train_auto(job: Job) -> Outcome:
     total = len(stage_names(job)) - 1
     story = _Story(job, total)
     story.head()
-    if job.folding is None:
+    if not job.pretrained:
         notice("auto: a network that starts from random is trained as a whole or not at all")
     misses = 0
-    for depth in levels(total) if job.folding is not None else [total]:
+    for depth in levels(total) if job.pretrained else [total]:
         improved = story.attempt(depth, trial=depth < total)
         if improved is not None:
             misses = 0 if improved else misses + 1

@@ -22,7 +22,6 @@ from edgewright.train.data import ImageData
 from edgewright.train.data.augment import Augmentation
 from edgewright.train.data.loading import Renderer
 from edgewright.train.evaluation import SplitResult
-from edgewright.train.folding import FoldedBackbone
 from edgewright.train.loop import EpochRecord
 from edgewright.train.processes import Processes
 from edgewright.train.stages import StageRecord
@@ -49,8 +48,8 @@ class Job:
     """What a strategy works on.
 
     Attributes:
-        network: Has a head for the data's classes, and the backbone's BatchNorm folded if it is pretrained.
-        folding: The way from the network to the backbone's own layout; None for a network that starts from random.
+        network: Has a head for the data's classes, and fixed BatchNorm statistics if it is pretrained.
+        pretrained: Whether it does not start from random.
         spec: Preprocessing at evaluation.
         folder: The run's.
         precision: What training computes in.
@@ -61,7 +60,7 @@ class Job:
     config: TrainConfig
     data: ImageData
     network: Network
-    folding: FoldedBackbone | None
+    pretrained: bool
     spec: Preprocess
     processes: Processes
     folder: Path
@@ -125,8 +124,8 @@ class Job:
         return np.array([sample.label for sample in self.data.splits[split]], dtype=np.int64)
 
     def backbone_state(self) -> dict[str, torch.Tensor]:
-        """The trained backbone in its own layout."""
-        return self.network.backbone.state_dict() if self.folding is None else self.folding.state()
+        """The trained backbone."""
+        return self.network.backbone.state_dict()
 
     def save_weights(self, path: Path) -> None:
         """Write the backbone's tensors; only the first process does."""
@@ -137,11 +136,7 @@ class Job:
         """Read what :meth:`save_weights` wrote."""
         self.processes.wait()
         self.network.to("cpu")
-        state = load_file(path)
-        if self.folding is None:
-            self.network.backbone.load_state_dict(state)
-        else:
-            self.folding.load(state)
+        self.network.backbone.load_state_dict(load_file(path))
         self.network.to(self.processes.device)
 
     def seconds(self) -> float:

@@ -63,7 +63,7 @@ def train_tuned(job: Job, trained_stages: int | None) -> Outcome:
     """
     start = job.folder / "last" / "start.safetensors"
     if not start.is_file():
-        if job.folding is not None:
+        if job.pretrained:
             solve_head(job, start)
         else:
             job.save_weights(start)
@@ -153,7 +153,7 @@ def tune(job: Job, trained_stages: int | None, *, name: str, epochs: int, deadli
         mine = [part[processes.rank :: processes.world] for part in parts]
         return setting.source(mine, row)
 
-    _prepare_for_training(setting.model, solved_head=job.folding is not None)
+    _prepare_for_training(setting.model, solved_head=job.pretrained)
     setting.model.to(job.processes.device)
     weights = class_weights(job).to(job.processes.device) if config.balance == "loss" else None
     decay = config.weight_decay if config.weight_decay is not None else _WEIGHT_DECAY[config.optimizer]
@@ -322,7 +322,7 @@ def _taught(job: Job, setting: _Setting) -> Taught:
 def _parameter_groups(job: Job, model: nn.Module, taught: Taught | None) -> list[dict[str, Any]]:
     """Earlier stages learn slower; biases and normalisation are not decayed."""
     config = job.config
-    pretrained = job.folding is not None
+    pretrained = job.pretrained
     peak = config.lr if config.lr is not None else _LR[config.optimizer][0 if pretrained else 1]
     factor = config.layer_decay if config.layer_decay is not None else _LAYER_DECAY if pretrained else 1.0
     trained = {id(parameter) for parameter in model.parameters()}

@@ -308,4 +308,3 @@ def test_command_needs_no_training_library(sound: Path) -> None:
         [sys.executable, "-c", code, "check", str(sound)], capture_output=True, text=True, check=True, env=os.environ
     )
     assert found.stdout.strip() == "[]"
-
