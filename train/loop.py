@@ -24,6 +24,9 @@ from edgewright.train.processes import Processes
 
 __all__ = ["EpochRecord", "Plan", "fit"]
 
+_REPLANNED = 8
+"""Batches after which a budget's plan is made anew: other work on the machine comes and goes."""
+
 _TIMED_STEPS = 3
 """Batches that are run, and forgotten, to learn how many fit into a budget."""
 
@@ -130,12 +133,13 @@ class _Fit:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=plan.precision == torch.float16)
         self.progress = _Progress(total=plan.epochs * plan.steps)
         self.deadline = plan.deadline
+        self.validation_s = 0.0
 
     def run(self) -> list[EpochRecord]:
         plan = self.plan
         if not self._resume():
             if self.deadline is not None:
-                self.progress.total = plan.processes.agree(self._batches_until(self.deadline, *self._measure()))
+                self._replan(self._measure())
             notice(f"  {self.progress.total / plan.steps:.3g} epochs of {plan.steps} batches planned")
         while self.progress.done(plan.steps) < self.progress.total:
             stale = self.progress.stale
@@ -150,19 +154,20 @@ class _Fit:
         started = time.monotonic()
         before, trained_before = progress.seconds, progress.train_s
         first_batch = progress.batch
-        planned = min(plan.steps, progress.total - (progress.epoch - 1) * plan.steps)
         epochs = math.ceil(progress.total / plan.steps)
         batches = plan.source(progress.epoch, progress.batch)
         saved = started
         self.model.train()
         label = f"  epoch {progress.epoch}/{epochs}"
         with contextlib.closing(batches):
-            for batch in track(_first(batches, planned - progress.batch), label, planned - progress.batch):
-                self._step(batch, planned)
+            for batch in track(batches, label, plan.steps - progress.batch):
+                if progress.batch >= self._planned():
+                    break
+                self._step(batch)
                 now = time.monotonic()
-                # Gradients that wait for the rest of their group are not in the state.
-                complete = progress.batch % plan.accumulate == 0
-                if now - saved > plan.checkpoint_s and complete and progress.batch < planned:
+                if progress.batch % _REPLANNED == 0:
+                    self._replan((now - started) / (progress.batch - first_batch))
+                if now - saved > plan.checkpoint_s and progress.batch < self._planned():
                     progress.seconds = before + now - started
                     progress.train_s = trained_before + now - started
                     self._save()
@@ -207,16 +212,24 @@ class _Fit:
             seconds=before + elapsed,
             records=[*progress.records, asdict(record)],
         )
-        if planned < plan.steps:
-            following.total = progress.total  # the budget's end was inside this epoch
-            following.epoch, following.batch = progress.epoch, planned
-        elif self.deadline is not None:
-            left = self._batches_until(self.deadline, train_s / (planned - first_batch), elapsed - train_s)
-            following.total = plan.processes.agree(min(progress.epoch * plan.steps + left, plan.epochs * plan.steps))
+        if progress.batch < plan.steps:
+            # The budget's end was inside this epoch.
+            following.epoch, following.batch, following.total = (
+                progress.epoch,
+                progress.batch,
+                progress.done(plan.steps),
+            )
+        self.validation_s = elapsed - train_s
         self.progress = following
+        if following.batch == 0:
+            self._replan(train_s / (plan.steps - first_batch))
         self._save()
 
-    def _step(self, batch: Batch, planned: int) -> None:
+    def _planned(self) -> int:
+        """Batches of this epoch."""
+        return min(self.plan.steps, self.progress.total - (self.progress.epoch - 1) * self.plan.steps)
+
+    def _step(self, batch: Batch) -> None:
         plan, progress = self.plan, self.progress
         if progress.batch % plan.accumulate == 0:
             self.optimizer.zero_grad(set_to_none=True)
@@ -226,9 +239,9 @@ class _Fit:
         loss, correct = self._forward(batch)
         # The last group of an epoch may be smaller.
         first = progress.batch - progress.batch % plan.accumulate
-        self.scaler.scale(loss / min(plan.accumulate, planned - first)).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(loss / min(plan.accumulate, plan.steps - first)).backward()  # type: ignore[no-untyped-call]
         progress.batch += 1
-        if progress.batch % plan.accumulate == 0 or progress.batch == planned:
+        if progress.batch % plan.accumulate == 0 or progress.batch == plan.steps:
             self.scaler.step(self.optimizer)
             self.scaler.update()
             self.average.update()
@@ -252,8 +265,8 @@ class _Fit:
                 loss = (1 - plan.taught_weight) * loss + plan.taught_weight * lesson
         return loss, int((logits.argmax(1) == labels).sum())
 
-    def _measure(self) -> tuple[float, float]:
-        """Seconds of a batch, and of a validation; leaves everything as it was."""
+    def _measure(self) -> float:
+        """Seconds of a batch, and, noted, of a validation; leaves everything as it was."""
         plan = self.plan
         random = torch.get_rng_state()
         buffers = [buffer.clone() for buffer in self.trainee.buffers()]
@@ -271,21 +284,28 @@ class _Fit:
             buffer.copy_(value)
         started = time.monotonic()
         plan.validate()
-        validation_s = time.monotonic() - started
+        self.validation_s = plan.processes.agree(time.monotonic() - started)
         torch.set_rng_state(random)
         # The first batch pays for warming up.
-        return sum(times[1:] or times) / len(times[1:] or times), validation_s
+        return plan.processes.agree(sum(times[1:] or times) / len(times[1:] or times))
 
-    def _batches_until(self, deadline: float, batch_s: float, validation_s: float) -> int:
-        """How many more batches fit, the validations between and after them counted."""
-        plan = self.plan
-        left = deadline - time.monotonic()
-        epoch_s = plan.steps * batch_s + validation_s
-        whole = int(left // epoch_s)
-        part = int((left - whole * epoch_s - validation_s) / batch_s)
-        # A few batches more are not worth another validation.
-        extra = part if part >= plan.steps // 5 else 0
-        return max(0, min(whole * plan.steps + extra, plan.epochs * plan.steps))
+    def _replan(self, batch_s: float) -> None:
+        """Plan as many batches as the budget's rest allows, the validations between and after them counted."""
+        if self.deadline is None:
+            return
+        plan, progress = self.plan, self.progress
+        left_s = plan.processes.agree(self.deadline - time.monotonic())
+        here = plan.steps - progress.batch
+        end_of_epoch_s, epoch_s = here * batch_s + self.validation_s, plan.steps * batch_s + self.validation_s
+        if left_s < end_of_epoch_s:
+            more = int((left_s - self.validation_s) / batch_s)
+            # To begin an epoch for a few batches is not worth another validation.
+            more = more if progress.batch or more >= plan.steps // 5 else 0
+        else:
+            epochs = int((left_s - end_of_epoch_s) // epoch_s)
+            rest = int((left_s - end_of_epoch_s - epochs * epoch_s - self.validation_s) / batch_s)
+            more = here + epochs * plan.steps + (rest if rest >= plan.steps // 5 else 0)
+        progress.total = min(progress.done(plan.steps) + max(0, more), plan.epochs * plan.steps)
 
     def _totals(self) -> tuple[float, int, int]:
         """Loss, right answers and pictures of this epoch, over all processes."""

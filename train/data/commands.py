@@ -36,7 +36,7 @@ def check_command(
     ],
     data_root: Annotated[
         Optional[Path],
-        typer.Option(help="Where datasets known by name are kept. [default: ~/.cache/edgewright/datasets]"),
+        typer.Option(help="Where datasets known by name are kept (default: ~/.cache/edgewright/datasets)."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:

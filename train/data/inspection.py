@@ -13,11 +13,11 @@ import numpy as np
 from edgewright.runtime.console import track
 from edgewright.runtime.errors import DataError
 from edgewright.runtime.parallel import available_cores, bounded_map
-from edgewright.train.data import list_data
 from edgewright.train.data.advice import Group, class_counts, class_warnings, file_warnings, group_warnings, refusals
 from edgewright.train.data.duplicates import same_content, same_look
 from edgewright.train.data.fingerprint import THUMBNAIL, Fingerprint, fingerprint
 from edgewright.train.data.listing import UNSPLIT
+from edgewright.train.data.reading import list_data
 from edgewright.train.data.samples import Sample
 
 __all__ = ["Inspection", "inspect_data"]

@@ -308,3 +308,9 @@ def test_command_needs_no_training_library(sound: Path) -> None:
         [sys.executable, "-c", code, "check", str(sound)], capture_output=True, text=True, check=True, env=os.environ
     )
     assert found.stdout.strip() == "[]"
+
+
+def test_help_of_the_command_needs_no_picture_library() -> None:
+    code = "import sys; import edgewright.train.data.commands; print(sorted({'numpy', 'PIL'} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    assert found.stdout.strip() == "[]"
