@@ -74,7 +74,7 @@ def bench_command(
     bundle: Annotated[Path, typer.Argument(help="A bundle, as `edgewright export` writes it.")],
     artefact: Annotated[Optional[str], typer.Option(help="Only this artefact.")] = None,
     threads: Annotated[
-        Optional[int], typer.Option(min=1, max=1024, help="Threads for one inference. [default: all cores]")
+        Optional[int], typer.Option(min=1, max=1024, help="Threads for one inference. (default: all cores)")
     ] = None,
     seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="At most so long for each artefact.")] = 10.0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,

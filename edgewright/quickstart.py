@@ -19,7 +19,7 @@ _GATE_TOP1 = 0.95
 
 def quickstart_command(
     out: Annotated[
-        Optional[Path], typer.Option(help="Where the run and the bundle go. [default: runs/quickstart]")
+        Optional[Path], typer.Option(help="Where the run and the bundle go. (default: runs/quickstart)")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Splits, initialisation and augmentation.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,

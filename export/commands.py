@@ -56,25 +56,25 @@ def print_export(result: Export) -> None:
 
 def export_command(
     run: Annotated[str, typer.Argument(help="A run folder, or the name of a backbone to export with its own classes.")],
-    out: Annotated[Optional[Path], typer.Option(help="Bundle folder. [default: bundles/NAME]")] = None,
+    out: Annotated[Optional[Path], typer.Option(help="Bundle folder. (default: bundles/NAME)")] = None,
     formats: Annotated[
-        Optional[str], typer.Option(help="Comma-separated: onnx, openvino. [default: onnx,openvino]")
+        Optional[str], typer.Option(help="Comma-separated: onnx, openvino. (default: onnx,openvino)")
     ] = None,
-    precisions: Annotated[Optional[str], typer.Option(help="Comma-separated: fp32, int8. [default: fp32,int8]")] = None,
+    precisions: Annotated[Optional[str], typer.Option(help="Comma-separated: fp32, int8. (default: fp32,int8)")] = None,
     max_drop: Annotated[
-        Optional[float], typer.Option(help="Points of validation top-1 that INT8 may lose. [default: 1.0]")
+        Optional[float], typer.Option(help="Points of validation top-1 that INT8 may lose. (default: 1.0)")
     ] = None,
     calibration: Annotated[
-        Optional[Path], typer.Option(help="Pictures to calibrate INT8 on. [default: the run's training split]")
+        Optional[Path], typer.Option(help="Pictures to calibrate INT8 on. (default: the run's training split)")
     ] = None,
-    calibration_images: Annotated[Optional[int], typer.Option(help="How many of them. [default: 200]")] = None,
+    calibration_images: Annotated[Optional[int], typer.Option(help="How many of them. (default: 200)")] = None,
     weights: Annotated[
-        Optional[str], typer.Option(help="Of a backbone: imagenet or a file. [default: imagenet]")
+        Optional[str], typer.Option(help="Of a backbone: imagenet or a file. (default: imagenet)")
     ] = None,
     imgsz: Annotated[
-        Optional[int], typer.Option(help="Of a backbone: input size. [default: that of its weights]")
+        Optional[int], typer.Option(help="Of a backbone: input size. (default: that of its weights)")
     ] = None,
-    golden: Annotated[Optional[int], typer.Option(help="How many golden vectors. [default: 6]")] = None,
+    golden: Annotated[Optional[int], typer.Option(help="How many golden vectors. (default: 6)")] = None,
     config: Annotated[Optional[Path], typer.Option(help="A YAML file with any of these options; flags win.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:

@@ -112,7 +112,7 @@ def source_from_backbone(
         checked = tuple(pictures[index] for index in sorted(order[half:])[:_MOST_CHECKED])
     spec = preprocess_for(backbone, weights, imgsz, False)
     return ExportSource(
-        name=backbone,
+        name=backbone.replace(":", "-"),
         network=Network(pretrained.model, spec).eval(),
         labels=pretrained.classes,
         preprocess=spec,

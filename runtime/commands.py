@@ -87,7 +87,7 @@ def val_command(
     bundle: BundleArgument,
     data: Annotated[Path, typer.Argument(help="Pictures in a folder per class, below test/ or val/ or not.")],
     split: Annotated[
-        Optional[str], typer.Option(help="train, val or test. [default: test, else val, else the folder]")
+        Optional[str], typer.Option(help="train, val or test. (default: test, else val, else the folder)")
     ] = None,
     artefact: ArtefactOption = None,
     json: JsonOption = False,
@@ -122,9 +122,9 @@ def predict_command(
     bundle: BundleArgument,
     images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
     artefact: ArtefactOption = None,
-    backend: Annotated[Optional[str], typer.Option(help="onnxruntime or openvino. [default: the artefact's]")] = None,
+    backend: Annotated[Optional[str], typer.Option(help="onnxruntime or openvino. (default: the artefact's)")] = None,
     threads: Annotated[
-        Optional[int], typer.Option(min=1, max=1024, help="Threads for one inference. [default: all cores]")
+        Optional[int], typer.Option(min=1, max=1024, help="Threads for one inference. (default: all cores)")
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="How many labels to list.")] = 5,
     json: JsonOption = False,

@@ -48,7 +48,18 @@ def test_importing_edgewright_is_nearly_free(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "argv", ["--help", "--version", "train --help", "export --help", "predict --help", "bench --help"]
+    "argv",
+    [
+        "--help",
+        "--version",
+        "train --help",
+        "data check --help",
+        "backbones --help",
+        "audit --help",
+        "export --help",
+        "predict --help",
+        "bench --help",
+    ],
 )
 def test_help_imports_nothing_heavy(tmp_path: Path, argv: str) -> None:
     assert imported(tmp_path, HELP, *argv.split()) & HEAVY == set()

@@ -43,29 +43,29 @@ def train_command(
     data_root: Annotated[Optional[str], typer.Option(help="Where mnist, cifar10 and so on are kept.")] = None,
     backbone: Annotated[
         Optional[str],
-        typer.Option(help="A name that `edgewright backbones` lists, or timm:NAME. [default: mobilenet_v2]"),
+        typer.Option(help="A name that `edgewright backbones` lists, or timm:NAME. (default: mobilenet_v2)"),
     ] = None,
     weights: Annotated[
         Optional[str],
         typer.Option(
-            help="imagenet, builtin, none, a .pth or .safetensors file, or an earlier run. [default: imagenet]"
+            help="imagenet, builtin, none, a .pth or .safetensors file, or an earlier run. (default: imagenet)"
         ),
     ] = None,
     strategy: Annotated[
-        Optional[str], typer.Option(help="auto, head, partial, full or scratch. [default: auto]")
+        Optional[str], typer.Option(help="auto, head, partial, full or scratch. (default: auto)")
     ] = None,
     budget: Annotated[
-        Optional[str], typer.Option(help="Time for the whole run, such as 10m. [default: none, --epochs decides]")
+        Optional[str], typer.Option(help="Time for the whole run, such as 10m. (default: none, --epochs decides)")
     ] = None,
-    out: Annotated[Optional[str], typer.Option(help="Run folder. [default: runs/DATA-BACKBONE-STRATEGY]")] = None,
+    out: Annotated[Optional[str], typer.Option(help="Run folder. (default: runs/DATA-BACKBONE-STRATEGY)")] = None,
     epochs: Annotated[
-        Optional[int], typer.Option(help="Passes over the training split, at most. [default: 8; 30 with a budget]")
+        Optional[int], typer.Option(help="Passes over the training split, at most. (default: 8; 30 with a budget)")
     ] = None,
-    batch: Annotated[Optional[int], typer.Option(help="Pictures per step. [default: 32]")] = None,
-    accumulate: Annotated[Optional[int], typer.Option(help="Batches per update of the weights. [default: 1]")] = None,
-    imgsz: Annotated[Optional[int], typer.Option(help="Input size in pixels. [default: that of the weights]")] = None,
+    batch: Annotated[Optional[int], typer.Option(help="Pictures per step. (default: 32)")] = None,
+    accumulate: Annotated[Optional[int], typer.Option(help="Batches per update of the weights. (default: 1)")] = None,
+    imgsz: Annotated[Optional[int], typer.Option(help="Input size in pixels. (default: that of the weights)")] = None,
     train_imgsz: Annotated[
-        Optional[int], typer.Option(help="Input size in training. [default: four fifths of --imgsz from 128 px on]")
+        Optional[int], typer.Option(help="Input size in training. (default: four fifths of --imgsz from 128 px on)")
     ] = None,
     patience: Annotated[
         Optional[int], typer.Option(help="Stop after so many epochs without better validation.")
@@ -73,78 +73,78 @@ def train_command(
     freeze: Annotated[
         Optional[int], typer.Option(help="partial: how many stages to freeze, counted from the input.")
     ] = None,
-    optimizer: Annotated[Optional[str], typer.Option(help="adamw or sgd. [default: adamw]")] = None,
+    optimizer: Annotated[Optional[str], typer.Option(help="adamw or sgd. (default: adamw)")] = None,
     lr: Annotated[
         Optional[float],
-        typer.Option(help="Peak learning rate. [default: 4e-4 pretrained, 3e-3 from random; sgd 1e-2, 1e-1]"),
+        typer.Option(help="Peak learning rate. (default: 4e-4 pretrained, 3e-3 from random; sgd 1e-2, 1e-1)"),
     ] = None,
     layer_decay: Annotated[
         Optional[float],
-        typer.Option(help="Learning rate of a stage over that of the one above it. [default: 0.8 pretrained]"),
+        typer.Option(help="Learning rate of a stage over that of the one above it. (default: 0.8 pretrained)"),
     ] = None,
     warmup: Annotated[
-        Optional[float], typer.Option(help="Share of the steps in which the learning rate rises. [default: 0.1]")
+        Optional[float], typer.Option(help="Share of the steps in which the learning rate rises. (default: 0.1)")
     ] = None,
-    weight_decay: Annotated[Optional[float], typer.Option(help="[default: 0.02; sgd 1e-4]")] = None,
-    label_smoothing: Annotated[Optional[float], typer.Option(help="[default: 0.1]")] = None,
+    weight_decay: Annotated[Optional[float], typer.Option(help="(default: 0.02; sgd 1e-4)")] = None,
+    label_smoothing: Annotated[Optional[float], typer.Option(help="(default: 0.1)")] = None,
     ema: Annotated[
         Optional[float],
         typer.Option(
-            help="Evaluate and keep a moving average of the weights with this decay, such as 0.99. [default: off]"
+            help="Evaluate and keep a moving average of the weights with this decay, such as 0.99. (default: off)"
         ),
     ] = None,
     balance: Annotated[
-        Optional[str], typer.Option(help="Against class imbalance: none, loss (weighted) or sampler. [default: none]")
+        Optional[str], typer.Option(help="Against class imbalance: none, loss (weighted) or sampler. (default: none)")
     ] = None,
     views: Annotated[
-        Optional[int], typer.Option(help="partial, --teacher: cached views of each picture. [default: 3]")
+        Optional[int], typer.Option(help="partial, --teacher: cached views of each picture. (default: 3)")
     ] = None,
     augment: Annotated[
         Optional[str],
-        typer.Option(help="basic (crop, mirror, colour) or trivial (crop, mirror, TrivialAugment). [default: basic]"),
+        typer.Option(help="basic (crop, mirror, colour) or trivial (crop, mirror, TrivialAugment). (default: basic)"),
     ] = None,
     crop_scale: Annotated[
         Optional[float],
-        typer.Option(help="Smallest area of a random crop. [default: 0.35; 0.7 for digits and the like]"),
+        typer.Option(help="Smallest area of a random crop. (default: 0.35; 0.7 for digits and the like)"),
     ] = None,
-    color_jitter: Annotated[Optional[float], typer.Option(help="Strength of colour changes. [default: 0.2]")] = None,
+    color_jitter: Annotated[Optional[float], typer.Option(help="Strength of colour changes. (default: 0.2)")] = None,
     mirror: Annotated[
         Optional[bool],
-        typer.Option("--mirror/--no-mirror", help="Mirror half of the views. [default: yes, but not digits]"),
+        typer.Option("--mirror/--no-mirror", help="Mirror half of the views. (default: yes, but not digits)"),
     ] = None,
-    mixup: Annotated[Optional[float], typer.Option(help="Alpha of MixUp, such as 0.2. [default: off]")] = None,
-    cutmix: Annotated[Optional[float], typer.Option(help="Alpha of CutMix, such as 1. [default: off]")] = None,
+    mixup: Annotated[Optional[float], typer.Option(help="Alpha of MixUp, such as 0.2. (default: off)")] = None,
+    cutmix: Annotated[Optional[float], typer.Option(help="Alpha of CutMix, such as 1. (default: off)")] = None,
     val_fraction: Annotated[
-        Optional[float], typer.Option(help="Validation share where no split exists. [default: 0.15]")
+        Optional[float], typer.Option(help="Validation share where no split exists. (default: 0.15)")
     ] = None,
     test_fraction: Annotated[
-        Optional[float], typer.Option(help="Test share where no split exists. [default: 0.15]")
+        Optional[float], typer.Option(help="Test share where no split exists. (default: 0.15)")
     ] = None,
     per_class: Annotated[Optional[int], typer.Option(help="Use only so many training pictures of each class.")] = None,
     teacher: Annotated[
         Optional[str], typer.Option(help="full, scratch: also learn what this run or backbone says.")
     ] = None,
     teacher_weights: Annotated[
-        Optional[str], typer.Option(help="Weights of a teacher that is a backbone. [default: imagenet]")
+        Optional[str], typer.Option(help="Weights of a teacher that is a backbone. (default: imagenet)")
     ] = None,
     teacher_imgsz: Annotated[
-        Optional[int], typer.Option(help="The teacher's input size. [default: that of its weights]")
+        Optional[int], typer.Option(help="The teacher's input size. (default: that of its weights)")
     ] = None,
     distill_weight: Annotated[
-        Optional[float], typer.Option(help="Weight of the teacher, 0 to 1. [default: 0.5]")
+        Optional[float], typer.Option(help="Weight of the teacher, 0 to 1. (default: 0.5)")
     ] = None,
     distill_temperature: Annotated[
-        Optional[float], typer.Option(help="Softens what teacher and student say. [default: 2]")
+        Optional[float], typer.Option(help="Softens what teacher and student say. (default: 2)")
     ] = None,
     precision: Annotated[
-        Optional[str], typer.Option(help="auto, fp32, bf16 or fp16; auto measures. [default: auto]")
+        Optional[str], typer.Option(help="auto, fp32, bf16 or fp16; auto measures. (default: auto)")
     ] = None,
-    device: Annotated[Optional[str], typer.Option(help="auto, cpu, cuda, cuda:1, mps. [default: auto]")] = None,
-    workers: Annotated[Optional[int], typer.Option(help="Decoding threads. [default: one per core]")] = None,
+    device: Annotated[Optional[str], typer.Option(help="auto, cpu, cuda, cuda:1, mps. (default: auto)")] = None,
+    workers: Annotated[Optional[int], typer.Option(help="Decoding threads. (default: one per core)")] = None,
     checkpoint_s: Annotated[
-        Optional[str], typer.Option(help="Also save the state inside an epoch, every so often. [default: 5m]")
+        Optional[str], typer.Option(help="Also save the state inside an epoch, every so often. (default: 5m)")
     ] = None,
-    seed: Annotated[Optional[int], typer.Option(help="Splits, initialisation and augmentation. [default: 0]")] = None,
+    seed: Annotated[Optional[int], typer.Option(help="Splits, initialisation and augmentation. (default: 0)")] = None,
     config: Annotated[Optional[Path], typer.Option(help="A YAML file with any of these options; flags win.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier run in --out.")] = False,
     resume: Annotated[bool, typer.Option(help="Continue the interrupted run in --out.")] = False,

@@ -104,7 +104,7 @@ class Run:
                 if not os.path.isfile(path):  # noqa: PTH113
                     raise DataError(
                         f"The run '{self.folder}' was trained on '{path}', which is gone. Put the data back, "
-                        "or give other training pictures with --calibration."
+                        "or, for export, give other training pictures with --calibration."
                     )
                 splits[row["split"]].append(Sample(path, label, name))
         members = {split: tuple(samples) for split, samples in splits.items()}

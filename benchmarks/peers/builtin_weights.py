@@ -40,7 +40,7 @@ def _test_top1(data: str, weights: str, seed: int, imgsz: int, per_class: int | 
 
 def main(
     clothing: Annotated[Optional[Path], typer.Option(help="A folder of pictures with a test split.")] = None,
-    imgsz: Annotated[Optional[int], typer.Option(help="Input size for it. [default: that of the weights]")] = None,
+    imgsz: Annotated[Optional[int], typer.Option(help="Input size for it. (default: that of the weights)")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """Measure both, seed by seed."""

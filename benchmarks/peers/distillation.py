@@ -69,15 +69,15 @@ def compare_teaching(
 def main(
     teacher: Annotated[str, typer.Option(help="A run that knows the same classes, or a backbone's name.")],
     data: Annotated[
-        Optional[Path], typer.Option(help="A folder with a test split. [default: ../shared/data/clothing]")
+        Optional[Path], typer.Option(help="A folder with a test split. (default: ../shared/data/clothing)")
     ] = None,
     student: Annotated[str, typer.Option(help="A torchvision classification model.")] = BUILTIN_BACKBONE,
     weights: Annotated[
-        Optional[str], typer.Option(help="The student's. [default: builtin, or ../shared/weights/STUDENT-imagenet.pth]")
+        Optional[str], typer.Option(help="The student's. (default: builtin, or ../shared/weights/STUDENT-imagenet.pth)")
     ] = None,
     teacher_weights: Annotated[
         Optional[str],
-        typer.Option(help="Of a teacher that is no run. [default: ../shared/weights/TEACHER-imagenet.pth]"),
+        typer.Option(help="Of a teacher that is no run. (default: ../shared/weights/TEACHER-imagenet.pth)"),
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training split.")] = 8,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each.")] = 3,

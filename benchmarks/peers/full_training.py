@@ -104,18 +104,18 @@ def _row(side: Side) -> dict[str, Any]:
 
 def main(
     data: Annotated[
-        Optional[Path], typer.Option(help="A folder with train, val and test. [default: ../shared/data/clothing]")
+        Optional[Path], typer.Option(help="A folder with train, val and test. (default: ../shared/data/clothing)")
     ] = None,
     weights: Annotated[
         Optional[str],
-        typer.Option(help="imagenet, none or a .pth file. [default: ../shared/weights/BACKBONE-imagenet.pth]"),
+        typer.Option(help="imagenet, none or a .pth file. (default: ../shared/weights/BACKBONE-imagenet.pth)"),
     ] = None,
     backbone: Annotated[str, typer.Option(help="A torchvision model that ends in a linear layer.")] = "mobilenet_v2",
     epochs: Annotated[int, typer.Option(min=1, help="Passes of each side over the training split.")] = 3,
     batch: Annotated[int, typer.Option(min=2, help="Pictures per step.")] = 32,
     imgsz: Annotated[int, typer.Option(min=16, help="Input size of both, in pixels.")] = 224,
     train_imgsz: Annotated[
-        Optional[int], typer.Option(min=16, help="Ours: input size in training. [default: train's own choice]")
+        Optional[int], typer.Option(min=16, help="Ours: input size in training. (default: train's own choice)")
     ] = None,
     precision: Annotated[str, typer.Option(help="Ours: auto, fp32, bf16 or fp16.")] = "auto",
     same_recipe: Annotated[

@@ -84,11 +84,11 @@ def compare_heads(
 
 def main(
     data: Annotated[
-        Optional[Path], typer.Option(help="A folder with train, val and test. [default: ../shared/data/clothing]")
+        Optional[Path], typer.Option(help="A folder with train, val and test. (default: ../shared/data/clothing)")
     ] = None,
     weights: Annotated[
         Optional[str],
-        typer.Option(help="imagenet, none or a .pth file. [default: ../shared/weights/BACKBONE-imagenet.pth]"),
+        typer.Option(help="imagenet, none or a .pth file. (default: ../shared/weights/BACKBONE-imagenet.pth)"),
     ] = None,
     backbone: Annotated[str, typer.Option(help="A torchvision model that ends in a linear layer.")] = "mobilenet_v2",
     epochs: Annotated[int, typer.Option(min=1, help="The peer's passes over the training split.")] = 5,

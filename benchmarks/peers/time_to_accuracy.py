@@ -83,10 +83,10 @@ def _check_fastai(python: Path) -> None:
 
 def main(
     data: Annotated[
-        Optional[Path], typer.Option(help="A folder with train, val and test. [default: ../shared/data/clothing]")
+        Optional[Path], typer.Option(help="A folder with train, val and test. (default: ../shared/data/clothing)")
     ] = None,
     weights: Annotated[
-        Optional[str], typer.Option(help="A .pth file. [default: ../shared/weights/BACKBONE-imagenet.pth]")
+        Optional[str], typer.Option(help="A .pth file. (default: ../shared/weights/BACKBONE-imagenet.pth)")
     ] = None,
     backbone: Annotated[str, typer.Option(help="A torchvision classification model.")] = "mobilenet_v2",
     budgets: Annotated[str, typer.Option(help="Durations with commas between.")] = "5m,15m",

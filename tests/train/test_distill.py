@@ -31,9 +31,7 @@ Make = Callable[..., Taught]
 
 def little_network(classes: int, seed: int) -> nn.Sequential:
     torch.manual_seed(seed)
-    return nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(4, classes)
-    )
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(4, classes))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +62,9 @@ def make(renderer: Renderer, student: Network, tmp_path: Path) -> Iterator[Make]
         teacher = little_network(classes, seed=2)
         with torch.no_grad():
             teacher[-1].weight *= 20  # an opinion on every picture
-        compiled = compile_teacher(teacher, SPEC.model_copy(update={"crop": size, "resize": size}), SPEC.crop, torch.device("cpu"))
+        compiled = compile_teacher(
+            teacher, SPEC.model_copy(update={"crop": size, "resize": size}), SPEC.crop, torch.device("cpu")
+        )
         lessons = Lessons(compiled, classes, renderer, VIEWS, tmp_path / "cache")
         _, head = head_of(student)
         taught = Taught(student, head, lessons, same_classes=classes == CLASSES, temperature=temperature)

@@ -249,7 +249,9 @@ def test_statistics_stay_and_gain_and_shift_learn(name: str) -> None:
     assert [key for key in before if not torch.equal(before[key], after[key])] == []
     for key, (weight, bias) in learning.items():
         norm = backbone.get_submodule(key)
-        assert not torch.equal(norm.get_parameter("weight"), weight) or not torch.equal(norm.get_parameter("bias"), bias)
+        assert not torch.equal(norm.get_parameter("weight"), weight) or not torch.equal(
+            norm.get_parameter("bias"), bias
+        )
 
 
 @pytest.mark.parametrize("gain", [0.0, 1e-12, -1e-12])

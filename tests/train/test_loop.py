@@ -47,7 +47,9 @@ def linear() -> nn.Module:
 
 def with_dropout() -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(FEATURES, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, CLASSES))
+    return nn.Sequential(
+        nn.Linear(FEATURES, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, CLASSES)
+    )
 
 
 def top1(model: nn.Module) -> float:
@@ -272,7 +274,9 @@ def test_patience_ends_training(tmp_path: Path) -> None:
 def test_patience_is_not_forgotten_by_an_interrupt(tmp_path: Path) -> None:
     model = linear()
     with pytest.raises(KeyboardInterrupt):
-        run(model, tmp_path, epochs=9, patience=3, validate=scripted([0.5, 0.4, 0.4]), source=interrupted(3 * STEPS + 2))
+        run(
+            model, tmp_path, epochs=9, patience=3, validate=scripted([0.5, 0.4, 0.4]), source=interrupted(3 * STEPS + 2)
+        )
     records = run(linear(), tmp_path, epochs=9, patience=3, validate=scripted([0.4, 0.9, 0.9]))
     assert [record.val_top1 for record in records] == [0.5, 0.4, 0.4, 0.4]
 

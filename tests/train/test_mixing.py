@@ -57,7 +57,9 @@ def test_mixup_blends_and_cutmix_pastes() -> None:
 def test_both_ways_are_used_in_turn() -> None:
     torch.manual_seed(0)
     mixer = Mixer(5.0, 5.0, CLASSES)
-    pasted = sum(set(mixer(flat_pictures(), LABELS)[0].unique().tolist()) <= {0.0, 50.0, 100.0, 200.0} for _ in range(60))
+    pasted = sum(
+        set(mixer(flat_pictures(), LABELS)[0].unique().tolist()) <= {0.0, 50.0, 100.0, 200.0} for _ in range(60)
+    )
     assert 15 < pasted < 45
 
 

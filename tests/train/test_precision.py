@@ -67,7 +67,5 @@ def test_bf16_must_be_worth_it(
 ) -> None:
     # What a machine measures is not for a test to choose; the decision from given figures is.
     monkeypatch.setattr(precision, "_cpu_has_bf16", lambda: True)
-    monkeypatch.setattr(
-        precision, "_step_seconds", lambda *_: {torch.float32: fp32_s, torch.bfloat16: bf16_s}
-    )
+    monkeypatch.setattr(precision, "_step_seconds", lambda *_: {torch.float32: fp32_s, torch.bfloat16: bf16_s})
     assert choose_precision("auto", network, 16, 2, CPU) == expected

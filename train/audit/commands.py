@@ -62,7 +62,7 @@ def audit_command(
     steps: Annotated[int, typer.Option(min=1, max=10_000, help="Gradients per picture and search.")] = 10,
     seed: Annotated[int, typer.Option(min=0, max=2**31, help="Choice of pictures, noise, starts of searches.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
-    out: Annotated[Optional[Path], typer.Option(help="Folder for report and pictures. [default: RUN/audit]")] = None,
+    out: Annotated[Optional[Path], typer.Option(help="Folder for report and pictures. (default: RUN/audit)")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """Spoil and attack pictures, also with what is public of a run: how far can it be trusted?"""

@@ -24,7 +24,7 @@ def backbones_command(
     ] = None,
     latency: Annotated[bool, typer.Option("--latency", help="Measure each on this machine.")] = False,
     imgsz: Annotated[
-        Optional[int], typer.Option(min=16, max=1024, help="Input size in pixels. [default: that of the weights]")
+        Optional[int], typer.Option(min=16, max=1024, help="Input size in pixels. (default: that of the weights)")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
@@ -81,10 +81,10 @@ def summary_command(
         Optional[str], typer.Option(help="imagenet, builtin, none, or a path: whose input size and classes to show.")
     ] = None,
     imgsz: Annotated[
-        Optional[int], typer.Option(min=16, max=1024, help="Input size in pixels. [default: that of the weights]")
+        Optional[int], typer.Option(min=16, max=1024, help="Input size in pixels. (default: that of the weights)")
     ] = None,
     freeze: Annotated[
-        Optional[int], typer.Option(min=0, help="Stages that are frozen. [default: those of the run, or none]")
+        Optional[int], typer.Option(min=0, help="Stages that are frozen. (default: those of the run, or none)")
     ] = None,
     classes: Annotated[Optional[int], typer.Option(min=2, help="A fresh head for so many classes.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,

@@ -14,7 +14,7 @@ from edgewright.train.data.samples import ImageData, Sample, Skipped
 __all__ = ["readable", "without_damaged"]
 
 _NAMED = 10
-"""How many damaged files are named on the screen; a run's report.md names all of them."""
+"""How many damaged files are named on the screen; a run's skipped.csv names all of them."""
 
 
 def without_damaged(data: ImageData) -> ImageData:

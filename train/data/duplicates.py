@@ -5,7 +5,8 @@ any two white shirts on a red cloth are one. Then the detail of their thumbnails
 
 Measured on 3,781 photographs of clothes, many from one studio, and on CIFAR-10's 10,000 test pictures. Of copies that
 were recompressed (JPEG quality 30), halved, enlarged, stretched, darkened, brightened by 30%, given more contrast or
-made grey, 97% or more are found, and 89% of CIFAR's 32 pixels recompressed so; copies cut by 8% of every side are not.
+made grey, 97% or more of the photographs are found, and 95% or more of CIFAR's, but 89% of those recompressed so.
+Copies cut by 3% of every side are not found, copies turned by 2 degrees in a third of the cases.
 The most alike of different clothes agree by 0.89.
 """
 

@@ -67,7 +67,9 @@ def job(folder: Path, data: ImageData | None = None, **options: Any) -> Job:
     config = TrainConfig(**(usual | options))
     data = data or digits()
     if config.per_class is not None:
-        data = replace(data, splits=data.splits | {"train": subset_per_class(data.splits["train"], config.per_class, 0)})
+        data = replace(
+            data, splits=data.splits | {"train": subset_per_class(data.splits["train"], config.per_class, 0)}
+        )
     spec = preprocess_for(BACKBONE, config.weights, config.imgsz, True)
     torch.manual_seed(config.seed)
     model = load_pretrained(BACKBONE, config.weights).model
@@ -120,7 +122,9 @@ def test_chance_is_rarely_taken_for_a_gain(seed: int) -> None:
     assert 20 < beyond < 80
 
 
-@pytest.mark.parametrize(("stages", "expected"), [(1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (5, [1, 3, 5]), (6, [1, 3, 6])])
+@pytest.mark.parametrize(
+    ("stages", "expected"), [(1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (5, [1, 3, 5]), (6, [1, 3, 6])]
+)
 def test_levels_are_the_top_the_upper_half_and_all(stages: int, expected: list[int]) -> None:
     assert levels(stages) == expected
 
