@@ -202,9 +202,11 @@ def test_gradients_are_those_of_a_batchnorm_with_fixed_statistics(name: str, fas
     if fast:
         speed_up_depthwise(backbone)
     backbone.train()
-    # In double precision and eval mode: PyTorch's own BatchNorm, whose statistics are constants.
-    for model, shown in ((backbone, images()), (plain.eval().double(), images().double())):
-        torch.autograd.backward(functional.cross_entropy(model(shown), torch.tensor([0, 1, 2, 3])))
+    # The oracle is PyTorch's own BatchNorm in eval mode, whose statistics are constants. In double precision, or a
+    # rounded value on the other side of a ReLU's bend would count.
+    for model in (backbone, plain.eval()):
+        logits = model.double()(images().double())
+        torch.autograd.backward(functional.cross_entropy(logits, torch.tensor([0, 1, 2, 3])))
     expected = dict(plain.named_parameters())
     for key, mine in backbone.named_parameters():
         theirs = expected[key].grad
@@ -212,8 +214,8 @@ def test_gradients_are_those_of_a_batchnorm_with_fixed_statistics(name: str, fas
             assert mine.grad is None, key
             continue
         assert mine.grad is not None, key
-        if theirs.norm() > 1e-9:
-            assert float((mine.grad - theirs).norm() / theirs.norm()) < 1e-3, key
+        if theirs.norm() > 1e-12:
+            assert float((mine.grad - theirs).norm() / theirs.norm()) < 1e-8, key
 
 
 @pytest.mark.parametrize("name", EVERY)

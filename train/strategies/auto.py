@@ -22,15 +22,16 @@ from edgewright.train.loop import EpochRecord
 from edgewright.train.stages import StageRecord
 from edgewright.train.strategies.head import solve_head
 from edgewright.train.strategies.job import Job, Outcome
-from edgewright.train.strategies.tuning import closing_seconds, evaluate, stage_names, tune
+from edgewright.train.strategies.rates import stage_names
+from edgewright.train.strategies.tuning import closing_seconds, evaluate, tune
 
 __all__ = ["gain_and_noise", "levels", "train_auto"]
 
 _TRIAL_SHARE = 0.15
 """Part of the remaining budget that a trial of one level may take."""
 
-_TRIAL_OF_HEAD = 1.5
-"""What an epoch of a trial takes, about, in times of what the head took; less than that is no trial."""
+_TRIAL_OF_HEAD = 3.0
+"""What two epochs of a trial take, about, in times of what the head took; a shorter trial would tell nothing."""
 
 _TRIAL_STEPS = 40
 """A trial has at least so many batches: with fewer nothing can be learnt about a small dataset."""
@@ -183,9 +184,9 @@ class _Story:
         now, end = time.monotonic(), self._job.deadline - self._closing_s
         if not trial:
             return end
-        share_s, epoch_s = _TRIAL_SHARE * (end - now), _TRIAL_OF_HEAD * self.attempts[0].record.seconds
-        if self._job.processes.agree(epoch_s > share_s):
-            notice(f"auto: '{name}' is not tried: its epoch of about {epoch_s:.0f} s is too long for the budget")
+        share_s, trial_s = _TRIAL_SHARE * (end - now), _TRIAL_OF_HEAD * self.attempts[0].record.seconds
+        if self._job.processes.agree(trial_s > share_s):
+            notice(f"auto: '{name}' is not tried: that would take about {trial_s:.0f} s, too much of the budget")
             return now
         return now + share_s
 

@@ -5,39 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
-from edgewright.runtime.console import notice
 from edgewright.runtime.errors import UsageError
-from edgewright.train.backbones.surgery import head_of, split_at, stage_parameters
-from edgewright.train.backbones.weights import load_pretrained, preprocess_for
+from edgewright.train.backbones.surgery import split_at
 from edgewright.train.data.loading import Batch, Renderer, batches, epoch_order
 from edgewright.train.depthwise import speed_up_depthwise
-from edgewright.train.distill import Lessons, Taught, compile_teacher
 from edgewright.train.evaluation import SplitResult, clean_renderer, predict_cached, predict_split
 from edgewright.train.features import ActivationCache, compile_frozen
 from edgewright.train.loop import EpochRecord, Plan, fit
 from edgewright.train.mixing import Mixer
-from edgewright.train.run import read_run
 from edgewright.train.strategies.balance import class_weights
 from edgewright.train.strategies.head import solve_head
 from edgewright.train.strategies.job import Job, Outcome
+from edgewright.train.strategies.rates import parameter_groups, stage_names, weight_decay
+from edgewright.train.strategies.teaching import taught_by
 
-__all__ = ["Tuned", "closing_seconds", "evaluate", "stage_names", "train_tuned", "tune"]
-
-_LR = {"adamw": (4e-4, 3e-3), "sgd": (1e-2, 1e-1)}
-"""Peak learning rate of a pretrained network, and of one from random."""
-
-_LAYER_DECAY = 0.8
-"""Learning rate of a stage over that of the stage above it: earlier layers are more general (Howard and Ruder, 2018)."""
-
-_WEIGHT_DECAY = {"adamw": 0.02, "sgd": 1e-4}
+__all__ = ["Tuned", "closing_seconds", "evaluate", "train_tuned", "tune"]
 
 _REPORT_S = 8.0
 """Kept back of a budget for pictures and report."""
@@ -109,17 +97,6 @@ def closing_seconds(job: Job) -> float:
     return job.processes.agree(_REPORT_S + per_picture * pictures)
 
 
-def stage_names(job: Job) -> list[list[str]]:
-    """Names of the parameters of every stage, from the input on; the last entry is the head."""
-    try:
-        return stage_parameters(job.network, job.stages)
-    except UsageError:
-        # A network that cannot be cut is one stage.
-        prefix = f"{head_of(job.network)[0]}."
-        names = [name for name, _ in job.network.named_parameters()]
-        return [[n for n in names if not n.startswith(prefix)], [n for n in names if n.startswith(prefix)]]
-
-
 def tune(job: Job, trained_stages: int | None, *, name: str, epochs: int, deadline: float | None) -> Tuned | None:
     """Train the upper `trained_stages` stages and the head, or everything.
 
@@ -140,7 +117,7 @@ def tune(job: Job, trained_stages: int | None, *, name: str, epochs: int, deadli
     best = job.folder / "last" / f"{name}.safetensors"
     labels = job.labels("train")
     groups = _global_batches(job, len(labels))
-    taught = _taught(job, setting) if config.teacher else None
+    taught = taught_by(job, setting.model, setting.renderer) if config.teacher else None
     cached_views = config.views if taught is not None or trained_stages is not None else None
 
     def source(epoch: int, first: int) -> Generator[Batch, None, None]:
@@ -156,15 +133,14 @@ def tune(job: Job, trained_stages: int | None, *, name: str, epochs: int, deadli
     _prepare_for_training(setting.model, solved_head=job.pretrained)
     setting.model.to(job.processes.device)
     weights = class_weights(job).to(job.processes.device) if config.balance == "loss" else None
-    decay = config.weight_decay if config.weight_decay is not None else _WEIGHT_DECAY[config.optimizer]
     plan = Plan(
         epochs=epochs,
         steps=len(groups),
         source=source,
         validate=lambda: setting.validate().top1,
-        parameters=_parameter_groups(job, setting.model, taught),
+        parameters=parameter_groups(job, setting.model, taught),
         optimizer=config.optimizer,
-        weight_decay=decay,
+        weight_decay=weight_decay(job),
         warmup=config.warmup,
         label_smoothing=config.label_smoothing,
         accumulate=config.accumulate,
@@ -289,54 +265,3 @@ def _prepare_for_training(model: nn.Module, *, solved_head: bool) -> None:
             module.p = 0.0
     # Convolutions are faster so, forwards and backwards.
     model.to(memory_format=torch.channels_last)
-
-
-def _taught(job: Job, setting: _Setting) -> Taught:
-    config = job.config
-    assert config.teacher is not None
-    teacher = Path(config.teacher)
-    if teacher.is_dir():
-        run = read_run(teacher)
-        backbone, weights = run.record.backbone, config.teacher
-    else:
-        backbone, weights = config.teacher, config.teacher_weights
-    pretrained = load_pretrained(backbone, weights)
-    if not pretrained.classes:
-        raise UsageError(
-            f"The teacher '{config.teacher}' with weights '{config.teacher_weights}' has no classes to teach. "
-            "Use --teacher-weights imagenet, a file with ImageNet's 1000 classes, or a run folder as --teacher."
-        )
-    theirs = preprocess_for(backbone, weights, config.teacher_imgsz, False)
-    same = pretrained.classes == job.data.classes
-    notice(
-        f"teacher: {backbone} ({pretrained.source}) at {theirs.crop} px, {config.views} cached views, "
-        + ("the same classes" if same else f"{len(pretrained.classes)} classes of its own")
-    )
-    compiled = compile_teacher(pretrained.model, theirs, setting.renderer.spec.crop, job.processes.device)
-    lessons = Lessons(compiled, len(pretrained.classes), setting.renderer, config.views, job.cache)
-    _, head = head_of(job.network)
-    taught = Taught(setting.model, head, lessons, same_classes=same, temperature=config.distill_temperature)
-    return taught.to(job.processes.device)
-
-
-def _parameter_groups(job: Job, model: nn.Module, taught: Taught | None) -> list[dict[str, Any]]:
-    """Earlier stages learn slower; biases and normalisation are not decayed."""
-    config = job.config
-    pretrained = job.pretrained
-    peak = config.lr if config.lr is not None else _LR[config.optimizer][0 if pretrained else 1]
-    factor = config.layer_decay if config.layer_decay is not None else _LAYER_DECAY if pretrained else 1.0
-    trained = {id(parameter) for parameter in model.parameters()}
-    named = dict(job.network.named_parameters())
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
-    for above, names in enumerate(reversed(stage_names(job))):
-        # The head and the stage below it share the peak.
-        rate = peak * factor ** max(0, above - 1)
-        for parameter in (named[name] for name in names if id(named[name]) in trained):
-            groups.setdefault((rate, parameter.ndim > 1), []).append(parameter)
-    if taught is not None and taught.second is not None:
-        for parameter in taught.second.parameters():
-            groups.setdefault((_LR[config.optimizer][1], parameter.ndim > 1), []).append(parameter)
-    return [
-        {"params": members, "lr": rate} | ({} if decays else {"weight_decay": 0.0})
-        for (rate, decays), members in sorted(groups.items(), key=lambda item: item[0])
-    ]
