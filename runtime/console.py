@@ -83,4 +83,6 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
 
 def emit_json(document: Any) -> None:
     """Print the one JSON document of a command on stdout; ASCII, so that no terminal's encoding can spoil it."""
+    if _console is not None and _console.quiet:
+        return
     print(json.dumps(document, indent=2, allow_nan=False))

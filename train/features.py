@@ -10,7 +10,7 @@ import mmap
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +27,8 @@ from edgewright.train.data.loading import Batch, Renderer, batches
 __all__ = ["ActivationCache", "Compiled", "compile_frozen"]
 
 _BATCH = 16
+_RELEASED = 16
+"""Batches after which the pages they were written to are let go."""
 
 
 Store = Callable[[npt.NDArray[np.int64], npt.NDArray[np.float32]], None]
@@ -144,9 +146,15 @@ class ActivationCache:
 
         source = batches(self._renderer, range(len(self)), view=self._views[row], batch=_BATCH)
         label = description if len(self._views) == 1 else f"{description}, view {row + 1} of {len(self._views)}"
-        compiled.fill(track(source, label, -(-len(self) // _BATCH)), store)
+        compiled.fill(self._releasing(track(source, label, -(-len(self) // _BATCH))), store)
         self._ready[row] = True
         self.release()
+
+    def _releasing(self, source: Iterable[Batch]) -> Iterator[Batch]:
+        for number, batch in enumerate(source):
+            if number % _RELEASED == 0:
+                self.release()
+            yield batch
 
     def read(self, row: int, indices: npt.NDArray[np.int64] | slice) -> npt.NDArray[Any]:
         """A copy of the activations of some samples in the view of `row`."""

@@ -21,8 +21,10 @@ PENALTIES = (1.0, 3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3)
 START_PENALTY = 0.1
 """A head that will see augmented pictures, and features that move, must not lean on small differences."""
 
-_CHUNK = 8192
-"""Rows in memory at a time."""
+_IN_MEMORY = 8192
+"""Up to so many rows are read once and kept; of more, the solver reads `_CHUNK` at a time, as often as it needs them."""
+
+_CHUNK = 2048
 
 
 class Features:
@@ -31,7 +33,7 @@ class Features:
     def __init__(self, read: Callable[[slice], torch.Tensor], labels: torch.Tensor) -> None:
         self.labels = labels
         self._read = read
-        self._only = read(slice(0, len(labels))) if len(labels) <= _CHUNK else None
+        self._only = read(slice(0, len(labels))) if len(labels) <= _IN_MEMORY else None
 
     def chunks(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """(features, labels), some rows at a time."""
@@ -141,6 +143,11 @@ class _Problem:
 def _moments(features: Features) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation of every feature, in two passes."""
     count = len(features.labels)
-    mean = torch.stack([values.double().sum(0) for values, _ in features.chunks()]).sum(0) / count
-    squares = torch.stack([(values.double() - mean).square().sum(0) for values, _ in features.chunks()]).sum(0)
+
+    def total(of: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        parts = (part for values, _ in features.chunks() for part in torch.split(values, _CHUNK))
+        return torch.stack([of(part.double()).sum(0) for part in parts]).sum(0)
+
+    mean = total(lambda values: values) / count
+    squares = total(lambda values: (values - mean).square())
     return mean.float(), (squares / max(1, count - 1)).sqrt().float()

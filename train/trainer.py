@@ -81,7 +81,6 @@ def train(
             _tidy(folder)
         return read_run(folder)
     if processes.is_main:
-        atomic_write(folder / CONFIG, _yaml(config))
         write_samples(data, folder)
     replace_head(pretrained.model, len(data.classes))
     network = Network(pretrained.model, spec)
@@ -160,7 +159,8 @@ def _prepare_folder(config: TrainConfig, processes: Processes, *, overwrite: boo
     folder = Path(config.out) if config.out else default_folder(config, config.strategy)
     if not processes.is_main:
         return str(folder)
-    occupied = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    # A hidden file is what was left of one that was being written.
+    occupied = folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir())
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--out '{folder}' is a file. Expected a folder.")
     if resume:
@@ -171,6 +171,7 @@ def _prepare_folder(config: TrainConfig, processes: Processes, *, overwrite: boo
             )
         if stored.read_text() != _yaml(config):
             raise UsageError(f"--resume with other options than the interrupted run had; they are in '{stored}'.")
+        (folder / "last").mkdir(exist_ok=True)
         return str(folder)
     if occupied and not overwrite:
         raise UsageError(
@@ -180,7 +181,9 @@ def _prepare_folder(config: TrainConfig, processes: Processes, *, overwrite: boo
         if not (folder / CONFIG).is_file():
             raise UsageError(f"'{folder}' is no run folder (no {CONFIG}); it is not overwritten. Choose another --out.")
         shutil.rmtree(folder)
-    (folder / "last").mkdir(parents=True, exist_ok=True)
+    # First of all: it makes the folder one that can be resumed, or overwritten.
+    atomic_write(folder / CONFIG, _yaml(config))
+    (folder / "last").mkdir(exist_ok=True)
     return str(folder)
 
 

@@ -49,7 +49,10 @@ def with_files_up_to(size: int, strategy: str, folder: Path, *more: str) -> subp
 def on_small_disk(tmp_path: Path) -> Callable[[str, str, Path], subprocess.CompletedProcess[str]]:
     """`run(size, strategy, copy)` trains on a disk of that size, in a mount namespace, and copies what it left there."""
     unshare = shutil.which("unshare")
-    if unshare is None or subprocess.run([unshare, "-rm", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True).returncode:
+    if (
+        unshare is None
+        or subprocess.run([unshare, "-rm", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True).returncode
+    ):
         pytest.skip("needs Linux with user namespaces, to mount a small disk")
 
     def run(size: str, strategy: str, copy: Path) -> subprocess.CompletedProcess[str]:
@@ -72,7 +75,7 @@ def on_small_disk(tmp_path: Path) -> Callable[[str, str, Path], subprocess.Compl
     ("size", "file"),
     [
         # The weights are 6.2 MB, what is needed to go on with them three times that.
-        (1_000_000, "start.safetensors"),
+        (2_000_000, "start.safetensors"),
         (9_000_000, "tune.pt"),
     ],
 )

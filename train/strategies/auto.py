@@ -1,13 +1,15 @@
 """`auto`: ever more of the network learns, from the top down, while validation improves beyond noise.
 
 It starts with the head, solved for on cached features. Then the top stage learns too, then the upper half, then
-everything, each going on from the one before and earlier layers at lower rates (gradual unfreezing: Howard and Ruder,
-"Universal Language Model Fine-tuning", 2018). All levels but the last are short trials. What is deeper is compared with
-what was trained just before it; what is kept in the end is the best of all. Every decision is recorded with its figures.
+everything, each going on from the best so far and earlier layers at lower rates (gradual unfreezing: Howard and Ruder,
+"Universal Language Model Fine-tuning", 2018). All levels but the last are short trials. Two in a row that are no better
+than the best before them end it, unless there is a budget, which is there to be used. Every decision is recorded with
+its figures.
 """
 
 from __future__ import annotations
 
+import io
 import math
 import time
 from dataclasses import replace
@@ -65,7 +67,7 @@ def train_auto(job: Job) -> Outcome:
         improved = story.attempt(depth, trial=depth < total)
         if improved is not None:
             misses = 0 if improved else misses + 1
-        if misses == 2:
+        if misses == 2 and job.deadline is None:
             notice("auto: stops here; deeper layers have not helped twice")
             break
     if 0 < story.best.trained_stages < total:
@@ -100,7 +102,7 @@ class _Progress(BaseModel):
 
 
 class _Story:
-    """The attempts so far, in memory and on disk. Each goes on from the one before; the best of all is kept."""
+    """The attempts so far, in memory and on disk. Each goes on from the best so far."""
 
     def __init__(self, job: Job, total: int) -> None:
         self.attempts: list[_Attempt] = []
@@ -148,7 +150,7 @@ class _Story:
         self._record("head", "head", 0, [epoch], val, (0.0, 0.0), why)
 
     def attempt(self, depth: int, *, trial: bool) -> bool | None:
-        """Let the top `depth` stages learn, going on from the attempt before.
+        """Let the top `depth` stages learn, going on from the best attempt so far.
 
         Returns:
             Whether validation improved beyond noise; None if there was no time to try.
@@ -159,10 +161,10 @@ class _Story:
         if known := self._known(key):
             return known.gain > known.noise
         deadline = self._deadline(name, trial=trial)
-        if deadline is not None and deadline <= time.monotonic():
+        if deadline is not None and job.processes.agree(deadline <= time.monotonic()):
             return None
         notice(f"auto: {name}")
-        before = self.attempts[-1].key
+        before = self.best_key
         self.load("start" if before == "head" else before)
         steps = max(1, len(job.data.splits["train"]) // job.config.batch)
         epochs = max(math.ceil(job.epochs / 4), math.ceil(_TRIAL_STEPS / steps)) if trial else job.epochs
@@ -220,7 +222,10 @@ class _Story:
         notice(f"auto: {name}: val top-1 {val.top1:.4f}, gain {gain:+.4f}, noise {noise:.4f}: {why}")
         self.attempts = [*self.attempts, _Attempt(key=key, record=record, epochs=epochs)]
         if self._job.processes.is_main:
-            np.save(self._folder / f"{key}.val.npy", val.logits)
+            # In memory first: numpy's writer turns a full disk into an error that names neither cause nor file.
+            logits = io.BytesIO()
+            np.save(logits, val.logits)
+            atomic_write(self._folder / f"{key}.val.npy", logits.getvalue())
             # Last: its presence means that the attempt's files are complete.
             atomic_write(self._path, _Progress(attempts=self.attempts).model_dump_json(indent=2))
         self._job.processes.wait()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
+from edgewright.runtime.console import notice
 from edgewright.runtime.errors import UsageError
 from edgewright.train.backbones.surgery import split_at
 from edgewright.train.data.loading import Batch, Renderer, batches, epoch_order
@@ -27,7 +29,7 @@ from edgewright.train.strategies.teaching import taught_by
 
 __all__ = ["Tuned", "closing_seconds", "evaluate", "train_tuned", "tune"]
 
-_REPORT_S = 8.0
+_REPORT_S = 5.0
 """Kept back of a budget for pictures and report."""
 
 
@@ -51,10 +53,7 @@ def train_tuned(job: Job, trained_stages: int | None) -> Outcome:
     """
     start = job.folder / "last" / "start.safetensors"
     if not start.is_file():
-        if job.pretrained:
-            solve_head(job, start)
-        else:
-            job.save_weights(start)
+        _solve_or_not(job, start)
     job.load_weights(start)
     deadline = None if job.deadline is None else job.deadline - closing_seconds(job)
     tuned = tune(job, trained_stages, name="tune", epochs=job.epochs, deadline=deadline)
@@ -74,6 +73,18 @@ def train_tuned(job: Job, trained_stages: int | None) -> Outcome:
         total if trained_stages is None else trained_stages,
         total,
     )
+
+
+def _solve_or_not(job: Job, start: Path) -> None:
+    """Write the network to start from: with a solved head, or, where there is nothing to solve it on, a fresh one."""
+    if job.pretrained:
+        try:
+            solve_head(job, start)
+        except UsageError as error:
+            notice(f"training starts from a fresh head: {error}")
+        else:
+            return
+    job.save_weights(start)
 
 
 def evaluate(job: Job, val: SplitResult) -> dict[str, SplitResult]:
