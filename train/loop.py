@@ -167,7 +167,9 @@ class _Fit:
                 now = time.monotonic()
                 if progress.batch % _REPLANNED == 0:
                     self._replan((now - started) / (progress.batch - first_batch))
-                if now - saved > plan.checkpoint_s and progress.batch < self._planned():
+                # Gradients that wait for the rest of their group are not in the state.
+                complete = progress.batch % plan.accumulate == 0
+                if now - saved > plan.checkpoint_s and complete and progress.batch < self._planned():
                     progress.seconds = before + now - started
                     progress.train_s = trained_before + now - started
                     self._save()

@@ -146,6 +146,7 @@ def test_class_without_samples_is_never_predicted() -> None:
 
 
 def test_features_in_chunks_give_the_same_head(monkeypatch: pytest.MonkeyPatch, overlapping: HeadFit) -> None:
+    monkeypatch.setattr(head, "_IN_MEMORY", 7)
     monkeypatch.setattr(head, "_CHUNK", 7)
     chunked = fit(clusters(60, 3, 1), clusters(90, 3, 2), CLASSES)
     assert chunked.penalty == overlapping.penalty
@@ -154,6 +155,7 @@ def test_features_in_chunks_give_the_same_head(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_no_more_than_a_chunk_is_read_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head, "_IN_MEMORY", 16)
     monkeypatch.setattr(head, "_CHUNK", 16)
     values, labels = clusters(60, 3, 1)
     asked = []
