@@ -91,9 +91,11 @@ def test_run_folder_holds_what_people_look_at(quickstart: tuple[Path, dict[str, 
     run = folder / document["run"]
     for name in ("curves.png", "confusion_matrix.png", "mistakes.png"):
         with Image.open(run / name) as picture:
-            assert min(picture.size) > 200
+            # Flatter where there is little to show: one epoch, one row of mistakes.
+            assert picture.width > 400
+            assert picture.height > 100
     names = {path.name for path in run.iterdir()}
-    assert {"best.safetensors", "config.yaml", "metrics.csv", "report.md", "run.json", "samples.csv"} <= names
+    assert {"best.safetensors", "config.yaml", "metrics.csv", "report.html", "report.md", "run.json", "samples.csv"} <= names
     assert any(name.startswith("events.out.tfevents") for name in names)
     assert not (run / "cache").exists()
 

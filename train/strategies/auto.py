@@ -3,8 +3,8 @@
 It starts with the head, solved for on cached features. Then the top stage learns too, then the upper half, then
 everything, each going on from the best so far and earlier layers at lower rates (gradual unfreezing: Howard and Ruder,
 "Universal Language Model Fine-tuning", 2018). All levels but the last are short trials. Two in a row that are no better
-than the best before them end it, unless there is a budget, which is there to be used. Every decision is recorded with
-its figures.
+than the best before them, and were not rising any more, end it, unless there is a budget, which is there to be used.
+Every decision is recorded with its figures.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from __future__ import annotations
 import io
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from enum import Enum
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -27,13 +29,16 @@ from edgewright.train.strategies.job import Job, Outcome
 from edgewright.train.strategies.rates import stage_names
 from edgewright.train.strategies.tuning import closing_seconds, evaluate, tune
 
-__all__ = ["gain_and_noise", "levels", "train_auto"]
+__all__ = ["Verdict", "gain_and_noise", "levels", "train_auto", "verdict"]
 
-_TRIAL_SHARE = 0.15
+_TRIAL_SHARE = 0.08
 """Part of the remaining budget that a trial of one level may take."""
 
 _TRIAL_OF_HEAD = 3.0
 """What two epochs of a trial take, about, in times of what the head took; a shorter trial would tell nothing."""
+
+_GENTLE = 0.5
+"""Rates of an attempt that goes on from one that has learned already, so that this is not thrown away first."""
 
 _TRIAL_STEPS = 40
 """A trial has at least so many batches: with fewer nothing can be learnt about a small dataset."""
@@ -64,9 +69,7 @@ def train_auto(job: Job) -> Outcome:
         notice("auto: a network that starts from random is trained as a whole or not at all")
     misses = 0
     for depth in levels(total) if job.pretrained else [total]:
-        improved = story.attempt(depth, trial=depth < total)
-        if improved is not None:
-            misses = 0 if improved else misses + 1
+        misses = misses + 1 if story.attempt(depth, trial=depth < total) is Verdict.MISS else 0
         if misses == 2 and job.deadline is None:
             notice("auto: stops here; deeper layers have not helped twice")
             break
@@ -83,6 +86,27 @@ def train_auto(job: Job) -> Outcome:
         total,
         tuple(attempt.record.model_copy(update={"kept": attempt.key == story.best_key}) for attempt in story.attempts),
     )
+
+
+class Verdict(Enum):
+    """What an attempt tells of going deeper."""
+
+    BETTER = "better beyond noise"
+    RISING = "no better beyond noise, but still rising"
+    MISS = "no better beyond noise"
+    NO_TIME = "no time to try"
+
+
+def verdict(gain: float, noise: float, epochs: Sequence[EpochRecord]) -> Verdict:
+    """Of a trial's `gain` over the best before it, and of its epochs.
+
+    The first steps spoil a solved head before they improve on it, so a short trial that ends lower can still be on its
+    way up: then it says nothing against deeper layers.
+    """
+    if gain > noise:
+        return Verdict.BETTER
+    rise = epochs[-1].val_top1 - epochs[0].val_top1
+    return Verdict.RISING if rise > noise else Verdict.MISS
 
 
 class _Attempt(BaseModel):
@@ -149,33 +173,30 @@ class _Story:
         epoch = EpochRecord(0, 0.0, 0.0, val.top1, 0.0, self._job.seconds(), stage="head")
         self._record("head", "head", 0, [epoch], val, (0.0, 0.0), why)
 
-    def attempt(self, depth: int, *, trial: bool) -> bool | None:
-        """Let the top `depth` stages learn, going on from the best attempt so far.
-
-        Returns:
-            Whether validation improved beyond noise; None if there was no time to try.
-        """
+    def attempt(self, depth: int, *, trial: bool) -> Verdict:
+        """Let the top `depth` stages learn, going on from the best attempt so far."""
         job, everything = self._job, depth == self._total
         name = "all" if everything else f"top {depth} of {self._total} stages" + ("" if trial else ", longer")
         key = f"{depth}-trial" if trial else f"{depth}-full"
         if known := self._known(key):
-            return known.gain > known.noise
+            return verdict(known.gain, known.noise, self._epochs_of(key))
         deadline = self._deadline(name, trial=trial)
         if deadline is not None and job.processes.agree(deadline <= time.monotonic()):
-            return None
+            return Verdict.NO_TIME
         notice(f"auto: {name}")
         before = self.best_key
         self.load("start" if before == "head" else before)
         steps = max(1, len(job.data.splits["train"]) // job.config.batch)
         epochs = max(math.ceil(job.epochs / 4), math.ceil(_TRIAL_STEPS / steps)) if trial else job.epochs
-        tuned = tune(job, None if everything else depth, name=key, epochs=epochs, deadline=deadline)
+        gentle = 1.0 if before == "head" else _GENTLE
+        tuned = tune(job, None if everything else depth, name=key, epochs=epochs, deadline=deadline, gentle=gentle)
         if tuned is None:
             notice(f"auto: no time for '{name}'")
-            return None
+            return Verdict.NO_TIME
         gain, noise = gain_and_noise(self.val(before), tuned.val)
-        why = "better beyond noise" if gain > noise else "no better beyond noise"
-        self._record(key, name, depth, tuned.records, tuned.val, (gain, noise), why)
-        return gain > noise
+        found = verdict(gain, noise, tuned.records)
+        self._record(key, name, depth, tuned.records, tuned.val, (gain, noise), found.value)
+        return found
 
     def _deadline(self, name: str, *, trial: bool) -> float | None:
         """When the attempt is to be over; now, if it is not worth beginning."""
@@ -195,6 +216,9 @@ class _Story:
     def _known(self, key: str) -> StageRecord | None:
         """The attempt of this name, if an interrupted run has made it."""
         return next((attempt.record for attempt in self.attempts if attempt.key == key), None)
+
+    def _epochs_of(self, key: str) -> list[EpochRecord]:
+        return next(attempt.epochs for attempt in self.attempts if attempt.key == key)
 
     def _record(
         self,

@@ -39,11 +39,11 @@ def stage_names(job: Job) -> list[list[str]]:
         return [[n for n in names if not n.startswith(prefix)], [n for n in names if n.startswith(prefix)]]
 
 
-def parameter_groups(job: Job, model: nn.Module, taught: Taught | None) -> list[dict[str, Any]]:
-    """Earlier stages learn slower; biases and normalisation are not decayed."""
+def parameter_groups(job: Job, model: nn.Module, taught: Taught | None, gentle: float) -> list[dict[str, Any]]:
+    """Earlier stages learn slower; biases and normalisation are not decayed. `gentle` is a factor for all rates."""
     config = job.config
     pretrained = job.pretrained
-    peak = config.lr if config.lr is not None else _LR[config.optimizer][0 if pretrained else 1]
+    peak = gentle * (config.lr if config.lr is not None else _LR[config.optimizer][0 if pretrained else 1])
     factor = config.layer_decay if config.layer_decay is not None else _LAYER_DECAY if pretrained else 1.0
     trained = {id(parameter) for parameter in model.parameters()}
     named = dict(job.network.named_parameters())

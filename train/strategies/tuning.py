@@ -108,7 +108,9 @@ def closing_seconds(job: Job) -> float:
     return job.processes.agree(_REPORT_S + per_picture * pictures)
 
 
-def tune(job: Job, trained_stages: int | None, *, name: str, epochs: int, deadline: float | None) -> Tuned | None:
+def tune(
+    job: Job, trained_stages: int | None, *, name: str, epochs: int, deadline: float | None, gentle: float = 1.0
+) -> Tuned | None:
     """Train the upper `trained_stages` stages and the head, or everything.
 
     Args:
@@ -117,6 +119,7 @@ def tune(job: Job, trained_stages: int | None, *, name: str, epochs: int, deadli
         name: Of the attempt; its state and its best weights have this name in `last/` until the run is finished.
         epochs: At most.
         deadline: `time.monotonic()` at which training is to be over.
+        gentle: Factor of all learning rates.
 
     Returns:
         None if the deadline leaves no time.
@@ -149,7 +152,7 @@ def tune(job: Job, trained_stages: int | None, *, name: str, epochs: int, deadli
         steps=len(groups),
         source=source,
         validate=lambda: setting.validate().top1,
-        parameters=parameter_groups(job, setting.model, taught),
+        parameters=parameter_groups(job, setting.model, taught, gentle),
         optimizer=config.optimizer,
         weight_decay=weight_decay(job),
         warmup=config.warmup,

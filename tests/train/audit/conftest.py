@@ -49,7 +49,7 @@ def trained() -> Trained:
 
     known, known_labels = pixels("train", 600)
     with torch.no_grad():
-        fitted = LogisticRegression(C=10, max_iter=1000).fit(features(known).numpy(), known_labels.numpy())
+        fitted = LogisticRegression(C=10, max_iter=20_000).fit(features(known).numpy(), known_labels.numpy())
         _, head = head_of(network)
         head.weight.copy_(torch.from_numpy(fitted.coef_))
         head.bias.copy_(torch.from_numpy(fitted.intercept_))

@@ -221,9 +221,9 @@ def test_commands_are_light_at_import() -> None:
 
 def test_summary_groups_layers_by_stage() -> None:
     found = run(summary_command, "resnet18", "--freeze", "3", "--classes", "5", "--imgsz", "64")
-    assert (found["backbone"], found["input_px"], found["classes"], found["cuts"]) == ("resnet18", 64, 5, 6)
-    assert [stage["frozen"] for stage in found["stages"]] == [True] * 3 + [False] * 4
-    assert [stage["head"] for stage in found["stages"]] == [False] * 6 + [True]
+    assert (found["backbone"], found["input_px"], found["classes"], found["cuts"]) == ("resnet18", 64, 5, 5)
+    assert [stage["frozen"] for stage in found["stages"]] == [True] * 3 + [False] * 3
+    assert [stage["head"] for stage in found["stages"]] == [False] * 5 + [True]
     assert found["stages"][0]["output"] == [64, 32, 32]
     assert found["stages"][0]["layers"][0]["name"] == "conv1"
     assert [layer["name"] for layer in found["stages"][-1]["layers"]] == ["fc"]
@@ -251,5 +251,5 @@ def test_summary_of_unknown_backbone_is_an_error_of_usage() -> None:
 
 
 def test_summary_of_more_frozen_stages_than_there_are_is_an_error_of_usage() -> None:
-    with pytest.raises(UsageError, match="--freeze 9: 'resnet18' has 6 stages below its head"):
+    with pytest.raises(UsageError, match="--freeze 9: 'resnet18' has 5 stages below its head"):
         run(summary_command, "resnet18", "--freeze", "9", "--imgsz", "64")
