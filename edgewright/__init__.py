@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from edgewright.version import __version__
 
 if TYPE_CHECKING:
-    from edgewright.runtime.classifier import Classifier, Prediction, load
+    from edgewright.runtime.classifier import Classifier, Prediction
     from edgewright.runtime.errors import EdgewrightError
+    from edgewright.runtime.loading import load
 
 __all__ = ["Classifier", "EdgewrightError", "Prediction", "__version__", "load"]
 
@@ -16,7 +17,7 @@ _HOMES = {
     "Classifier": "edgewright.runtime.classifier",
     "EdgewrightError": "edgewright.runtime.errors",
     "Prediction": "edgewright.runtime.classifier",
-    "load": "edgewright.runtime.classifier",
+    "load": "edgewright.runtime.loading",
 }
 
 

@@ -12,6 +12,7 @@ from edgewright.benchmarks.commands import bench_command
 from edgewright.export.commands import export_command
 from edgewright.quickstart import quickstart_command
 from edgewright.runtime.commands import predict_command, val_command, verify_command
+from edgewright.runtime.compile_command import compile_command
 from edgewright.runtime.errors import EdgewrightError
 from edgewright.train.audit.commands import audit_command
 from edgewright.train.backbones.commands import backbones_command, summary_command
@@ -44,6 +45,7 @@ app.add_typer(data_app, name="data")
 app.command("train")(train_command)
 app.command("audit")(audit_command)
 app.command("export")(export_command)
+app.command("compile")(compile_command)
 app.command("verify")(verify_command)
 app.command("val")(val_command)
 app.command("predict")(predict_command)

@@ -33,7 +33,7 @@ def quickstart_command(
     from edgewright.export.commands import export_document, print_export
     from edgewright.export.config import ExportConfig
     from edgewright.export.exporter import export
-    from edgewright.runtime.commands import verify_document
+    from edgewright.runtime.commands import runnable_artefacts, verify_document
     from edgewright.runtime.verify import verify_bundle
     from edgewright.train.backbones.weights import BUILTIN_BACKBONE
     from edgewright.train.commands import train_document
@@ -65,7 +65,7 @@ def quickstart_command(
     notice("3/4 verify: golden vectors through every artefact")
     verified = verify_document(verify_bundle(exported.bundle))
     notice("4/4 bench: picture to label")
-    reports = bench_closed_loop(exported.bundle, exported.bundle.manifest.artefacts, threads=None, seconds=5)
+    reports = bench_closed_loop(exported.bundle, runnable_artefacts(exported.bundle, None), threads=None, seconds=5)
     print_bench(str(exported.bundle.path), device, reports)
     seconds = time.perf_counter() - started
     if json:

@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
-import numpy as np
+import onnx
 import torch
 
 from edgewright.export.calibration import CalibrationSet, choose_calibration
-from edgewright.export.candidates import Candidate, ladders
+from edgewright.export.candidates import Candidate
 from edgewright.export.config import ExportConfig
+from edgewright.export.findings import Finding, Findings, gather
+from edgewright.export.floats import float_candidates
 from edgewright.export.golden import write_golden
+from edgewright.export.ladder import onnx_ways, openvino_ways
 from edgewright.export.onnx_graph import INPUT_NAME, OUTPUT_NAME, to_onnx
-from edgewright.export.proof import Evidence, Proof, collect_evidence, measure_latency, prove, with_candidate
+from edgewright.export.quantization.profiles import ORT_ARM, ORT_X86, TRT
+from edgewright.export.quantization.ranges import METHODS
+from edgewright.export.quantization.workshop import Workshop
 from edgewright.export.report import write_report
 from edgewright.export.source import ExportSource, source_from_backbone, source_from_run
+from edgewright.export.training import make_train
+from edgewright.export.trial import Trial
+from edgewright.export.triton import write_triton_repository
 from edgewright.runtime.bundle import LABELS_FILE, MANIFEST_FILE, Bundle, open_bundle, record_files, writing_bundle
 from edgewright.runtime.console import notice, warn
-from edgewright.runtime.errors import DataError, GateError, UsageError, WeightsError
+from edgewright.runtime.errors import GateError, UsageError, WeightsError
 from edgewright.runtime.files import atomic_write
 from edgewright.runtime.manifest import Artefact, Manifest, Provenance, TensorRecord
 from edgewright.runtime.parallel import available_cores
-from edgewright.runtime.preprocess import preprocess
 from edgewright.train.backbones.catalogue import backbone_names, require_backbone
 from edgewright.version import __version__
 
@@ -34,16 +41,13 @@ __all__ = ["Export", "export"]
 
 ARTEFACTS_FOLDER = "artefacts"
 
-_FEWEST_CALIBRATION = 8
-
 
 @dataclass(frozen=True)
 class Export:
     """A written bundle, and what was found of every candidate, refused ones included."""
 
     bundle: Bundle
-    candidates: tuple[tuple[Candidate, Proof], ...]
-    p50_ms: Mapping[str, float]
+    findings: Findings
 
 
 def export(config: ExportConfig) -> Export:
@@ -59,34 +63,51 @@ def export(config: ExportConfig) -> Export:
     calibration = _calibrate(source, config)
     notice(f"exporting {source.name} ({source.preprocess.crop} px, {len(source.labels)} classes) to ONNX")
     model = to_onnx(source.network, source.preprocess.crop)
-    steps = ladders(model, source, calibration, config)
-    candidates = []
-    for title, ways in steps.items():
+    trial = Trial(source, config.max_drop)
+    floats = list(float_candidates(model, source, config))
+    workshop = None if calibration is None else _workshop(model, source, calibration, config)
+    ladders = {} if workshop is None else _ladders(workshop, source, trial, config)
+    firsts = []
+    for title, ways in ladders.items():
         notice(f"making {title}")
-        candidates.append(ways[0]())
-    evidence = collect_evidence(source, candidates)
-    proven = []
-    for candidate, (title, ways) in zip(candidates, steps.items(), strict=True):
-        proof = _prove(candidate, evidence, source, config)
-        for way in ways[1:]:
-            if proof.passed:
-                break
-            notice(f"{title} ({candidate.quantization}): {proof.why_not}; trying another way")
-            candidate = way()
-            evidence = with_candidate(evidence, source, candidate)
-            proof = _prove(candidate, evidence, source, config)
-        proven.append((candidate, proof))
-    _gate(proven)
-    first = next(iter(source.checked.values()))[0]
-    latency = measure_latency([made for made, _ in proven], preprocess(first.source, source.preprocess)[None])
+        firsts.append(next(ways))
+    trial.begin([*floats, *firsts])
+    _gate_floats(floats, trial)
+    quantized = [trial.climb(first, ways) for first, ways in zip(firsts, ladders.values(), strict=True)]
+    trial.finish([*floats, *quantized])
+    _gate_floats(floats, trial)
+    findings = gather([*floats, *quantized], trial, {} if workshop is None else workshop.rankings)
+    _gate(findings)
     with writing_bundle(config.out) as folder:
-        manifest = _write(folder, source, proven, latency, evidence, calibration, config)
+        manifest = _write(folder, source, findings, calibration, config)
         atomic_write(folder / MANIFEST_FILE, manifest.model_dump_json(indent=2))
-    return Export(open_bundle(config.out), tuple(proven), latency)
+    bundle = open_bundle(config.out)
+    if config.triton is not None:
+        write_triton_repository(bundle, config.triton)
+    return Export(bundle, findings)
 
 
-def _prove(candidate: Candidate, evidence: Mapping[str, Evidence], source: ExportSource, config: ExportConfig) -> Proof:
-    return prove(candidate, evidence, labelled=source.labelled, max_drop=config.max_drop)
+def _workshop(
+    model: onnx.ModelProto, source: ExportSource, calibration: CalibrationSet, config: ExportConfig
+) -> Workshop:
+    methods = METHODS if config.calibration_method == "auto" else (config.calibration_method,)
+    return Workshop(model, source.preprocess, calibration.pixels, methods)
+
+
+def _ladders(
+    workshop: Workshop, source: ExportSource, trial: Trial, config: ExportConfig
+) -> dict[str, Iterator[Candidate]]:
+    """Ways to make each INT8 artefact that is asked for."""
+    train = make_train(source, workshop, trial, config.qat_epochs)
+    ladders: dict[str, Iterator[Candidate]] = {}
+    if "onnx" in config.formats:
+        for profile in (ORT_X86, ORT_ARM):
+            ladders[f"INT8 for ONNX Runtime ({profile.name})"] = onnx_ways(workshop, profile, train)
+    if "tensorrt" in config.formats:
+        ladders["INT8 for TensorRT"] = onnx_ways(workshop, TRT, train)
+    if "openvino" in config.formats:
+        ladders["INT8 for OpenVINO"] = openvino_ways(workshop, source.labels, train, trial.p50_ms)
+    return ladders
 
 
 def _source(config: ExportConfig) -> ExportSource:
@@ -107,56 +128,55 @@ def _source(config: ExportConfig) -> ExportSource:
 def _calibrate(source: ExportSource, config: ExportConfig) -> CalibrationSet | None:
     if "int8" not in config.precisions:
         return None
-    if len(source.calibration) < _FEWEST_CALIBRATION:
-        raise DataError(
-            f"{len(source.calibration)} pictures to calibrate INT8 on; expected at least {_FEWEST_CALIBRATION}, better 200. "
-            "Give a folder with --calibration DATA, or ask for --precisions fp32 only."
-        )
-    return choose_calibration(source.calibration, config.calibration_images, source.preprocess)
+    held_out = [sample for samples in source.checked.values() for sample in samples]
+    count, strict = config.calibration_images, config.calibration is not None
+    return choose_calibration(source.calibration, count, source.preprocess, held_out, strict=strict)
 
 
-def _gate(proven: list[tuple[Candidate, Proof]]) -> None:
-    """Stop for a wrong float artefact; leave out a damaged INT8 one, aloud."""
-    for candidate, proof in proven:
-        if not proof.passed and candidate.precision != "int8":
+def _gate_floats(candidates: Sequence[Candidate], trial: Trial) -> None:
+    """Stop for an FP32 artefact that is not the trained model."""
+    for candidate in candidates:
+        proof = trial.judge(candidate)
+        if not proof.passed and candidate.precision == "fp32":
             raise GateError(
                 f"The parity gate stopped the export: '{candidate.name}' is not the trained model; {proof.why_not}. "
                 "No bundle was written. This is a fault of the conversion; please report it with the backbone's name."
             )
-    for candidate, proof in proven:
-        if not proof.passed:
-            warn(f"'{candidate.name}' is refused and left out of the bundle: {proof.why_not}.")
-    if not any(proof.passed for _, proof in proven):
+
+
+def _gate(findings: Findings) -> None:
+    """Leave out what is damaged, aloud; stop if nothing is left. Say where INT8 is not worth it."""
+    for finding in findings.artefacts:
+        name = finding.candidate.name
+        if not finding.proof.passed:
+            worst = next(iter(findings.rankings.values()), [])[:3]
+            blamed = f" Worst layers: {', '.join(layer.name for layer in worst)}." if worst else ""
+            warn(f"'{name}' is refused and left out of the bundle: {finding.proof.why_not}.{blamed}")
+        elif finding.faster is False:
+            warn(f"'{name}' is not faster here than the fastest float artefact, and will not be recommended here.")
+    if not findings.ranked:
         raise GateError(
             "No artefact passed its gate, so no bundle was written. Add --precisions fp32,int8 or raise --max-drop."
         )
 
 
 def _write(
-    folder: Path,
-    source: ExportSource,
-    proven: list[tuple[Candidate, Proof]],
-    latency: Mapping[str, float],
-    evidence: dict[str, Evidence],
-    calibration: CalibrationSet | None,
-    config: ExportConfig,
+    folder: Path, source: ExportSource, findings: Findings, calibration: CalibrationSet | None, config: ExportConfig
 ) -> Manifest:
-    passed = [(candidate, proof) for candidate, proof in proven if proof.passed]
-    for candidate, _ in passed:
-        for name, content in candidate.files.items():
+    ranked = findings.ranked
+    for finding in ranked:
+        for name, content in finding.candidate.files.items():
             path = folder / ARTEFACTS_FOLDER / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
     (folder / LABELS_FILE).write_text("".join(f"{label}\n" for label in source.labels), encoding="utf-8")
     golden = write_golden(source, config.golden, folder)
-    # The fastest first: that order is the bundle's preference, and its head the recommendation.
-    artefacts = (_artefact(candidate, proof, latency[candidate.name]) for candidate, proof in passed)
-    ranked = sorted(artefacts, key=lambda artefact: artefact.p50_ms or 0.0)
+    artefacts = tuple(_artefact(finding) for finding in ranked)
     metrics = {
         f"{split}_top1": float((found.reference.argmax(1) == found.labels).mean()) if source.labelled else None
-        for split, found in evidence.items()
+        for split, found in findings.evidence.items()
     }
-    write_report(folder / "report", source, proven, latency, evidence, calibration, ranked[0].name, config)
+    write_report(folder / "report", source, findings, calibration, config)
     crop = source.preprocess.crop
     return Manifest(
         name=source.name,
@@ -166,8 +186,8 @@ def _write(
             name=INPUT_NAME, dtype="uint8", axes=("batch", "height", "width", "channel"), shape=(-1, crop, crop, 3)
         ),
         output=TensorRecord(name=OUTPUT_NAME, dtype="float32", axes=("batch", "class"), shape=(-1, len(source.labels))),
-        artefacts=tuple(ranked),
-        recommended=ranked[0].name,
+        artefacts=artefacts,
+        recommended=artefacts[0].name,
         golden=golden,
         metrics=metrics,
         provenance=Provenance(
@@ -191,13 +211,17 @@ def _write(
     )
 
 
-def _artefact(candidate: Candidate, proof: Proof, p50_ms: float) -> Artefact:
+def _artefact(finding: Finding) -> Artefact:
+    candidate, proof = finding.candidate, finding.proof
     model, *weights = (f"{ARTEFACTS_FOLDER}/{name}" for name in candidate.files)
     return Artefact(
         name=candidate.name,
         backend=candidate.backend,
         precision=candidate.precision,
+        executed=candidate.executed,
         profile=candidate.profile,
+        layout=candidate.layout,
+        machines=candidate.machines,
         quantization=candidate.quantization,
         file=model,
         weights_file=weights[0] if weights else None,
@@ -207,5 +231,5 @@ def _artefact(candidate: Candidate, proof: Proof, p50_ms: float) -> Artefact:
         top1=proof.top1,
         drop=proof.drop,
         test_top1=proof.test_top1,
-        p50_ms=float(np.round(p50_ms, 4)),
+        p50_ms=None if finding.p50_ms is None else round(finding.p50_ms, 4),
     )

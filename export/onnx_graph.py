@@ -17,6 +17,7 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 from edgewright.export.quiet import quiet_loggers
+from edgewright.export.trt_preface import cast_first
 from edgewright.runtime.errors import UsageError
 
 __all__ = ["INPUT_NAME", "IR_VERSION", "OPSET", "OUTPUT_NAME", "to_onnx"]
@@ -64,9 +65,10 @@ def to_onnx(network: nn.Module, size: int) -> onnx.ModelProto:
         node.doc_string = ""
     for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
         del value.metadata_props[:]
+    _name_layers(model)
     del model.metadata_props[:], model.graph.metadata_props[:]
     _check(model)
-    return model
+    return cast_first(model)
 
 
 @contextlib.contextmanager
@@ -108,6 +110,22 @@ def _to_opset_17(model: onnx.ModelProto) -> None:
     model.graph.initializer.extend(kept_tensors)
     del model.opset_import[:]
     model.opset_import.append(helper.make_opsetid("", OPSET))
+
+
+def _name_layers(model: onnx.ModelProto) -> None:
+    """Call layers as the trained network calls them (`features.1.conv.0.0`), where the exporter numbers them.
+
+    Reports name layers; so do the engines, which are asked what they execute.
+    """
+    tensors = {tensor.name for tensor in model.graph.initializer}
+    taken = {node.name for node in model.graph.node}
+    for node in model.graph.node:
+        weight = next((name for name in node.input[1:2] if name in tensors and name.endswith(".weight")), None)
+        if weight is not None:
+            name = weight.removeprefix("backbone.").removesuffix(".weight")
+            if name not in taken:
+                node.name = name
+                taken.add(name)
 
 
 def _check(model: onnx.ModelProto) -> None:

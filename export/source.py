@@ -32,6 +32,7 @@ class ExportSource:
     Attributes:
         network: Eval mode, on the CPU.
         calibration: Training pictures; INT8 ranges come from them and from nothing else.
+        training: Training pictures with labels, for quantization-aware training; none for a backbone.
         checked: Pictures that were not trained on, by split; parity is measured on all of them. Samples of a
             pretrained backbone have the label -1, since their folders are not its classes.
     """
@@ -41,6 +42,7 @@ class ExportSource:
     labels: tuple[str, ...]
     preprocess: Preprocess
     calibration: tuple[Sample, ...]
+    training: tuple[Sample, ...]
     checked: dict[str, tuple[Sample, ...]]
     labelled: bool
     backbone: str
@@ -49,6 +51,7 @@ class ExportSource:
     strategy: str | None
     data: str | None
     seed: int | None
+    mirrored: bool = False
 
 
 def source_from_run(folder: Path, calibration: Path | None) -> ExportSource:
@@ -63,6 +66,7 @@ def source_from_run(folder: Path, calibration: Path | None) -> ExportSource:
         labels=record.classes,
         preprocess=record.preprocess,
         calibration=tuple(pictures),
+        training=data.splits["train"],
         checked={split: data.splits[split] for split in ("val", "test") if data.splits[split]},
         labelled=True,
         backbone=record.backbone,
@@ -71,6 +75,7 @@ def source_from_run(folder: Path, calibration: Path | None) -> ExportSource:
         strategy=record.strategy,
         data=record.data,
         seed=record.seed,
+        mirrored=record.mirrored,
     )
 
 
@@ -117,6 +122,7 @@ def source_from_backbone(
         labels=pretrained.classes,
         preprocess=spec,
         calibration=ours,
+        training=(),
         checked={"val": checked},
         labelled=False,
         backbone=backbone,

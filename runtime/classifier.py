@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from time import perf_counter_ns
 from types import TracebackType
 
@@ -15,15 +13,15 @@ import numpy.typing as npt
 from PIL import Image
 from typing_extensions import Self
 
-from edgewright.runtime.backends import LoadRequest, TensorSpec, backend_available, load_backend
-from edgewright.runtime.bundle import Bundle, open_bundle
+from edgewright.runtime.backends import Backend, LoadRequest, TensorSpec, load_backend
+from edgewright.runtime.bundle import Bundle
 from edgewright.runtime.errors import BackendError, UsageError
 from edgewright.runtime.images import MAX_PIXELS, ImageSource, read_image
 from edgewright.runtime.manifest import Artefact, Manifest, TensorRecord
-from edgewright.runtime.preprocess import resize_and_crop
+from edgewright.runtime.preprocess import in_layout, resize_and_crop
 from edgewright.runtime.scores import top_scores
 
-__all__ = ["Classifier", "LabelScore", "Prediction", "Timings", "load"]
+__all__ = ["Classifier", "LabelScore", "Prediction", "Timings", "load_request"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,28 +57,38 @@ class Prediction:
 class Classifier:
     """One artefact of a bundle, loaded. Safe to share between threads; a context manager.
 
-    `load()` makes one. Calling it labels one picture, `predict` several, `run` and `predict_tensor` start from pixels
-    that are prepared already.
+    :func:`~edgewright.runtime.loading.load` makes one. Calling it labels one picture, `predict` several, `run` and
+    `predict_tensor` start from pixels that are prepared already.
     """
 
     def __init__(
-        self, bundle: Bundle, artefact: Artefact, *, backend: str | None = None, threads: int | None = None
+        self,
+        bundle: Bundle,
+        artefact: Artefact,
+        *,
+        backend: str | None = None,
+        threads: int | None = None,
+        engine: Backend | None = None,
     ) -> None:
+        """Load the artefact; or take `engine`, which the backend called `backend` has loaded it into."""
         name = backend or artefact.backend
-        if artefact.backend != name:
-            raise UsageError(f"'{artefact.name}' cannot run on backend '{name}'. It is made for {artefact.backend}.")
-        model, weights = bundle.artefact_bytes(artefact)
+        if engine is None:
+            if artefact.backend != name:
+                raise UsageError(
+                    f"'{artefact.name}' cannot run on backend '{name}'. It is made for {artefact.backend}."
+                )
+            engine = load_backend(name, load_request(bundle, artefact, threads))
         self.manifest: Manifest = bundle.manifest
         self.artefact = artefact
         self.backend_name = name
-        self._backend = load_backend(name, LoadRequest(model, weights, artefact.precision, threads, artefact.name))
+        self._backend = engine
         self._spec = bundle.manifest.preprocess
         self._labels = bundle.manifest.labels
         self._input = bundle.manifest.input.name
         self._shape = bundle.manifest.input.shape[1:]
         try:
             for found, declared in (
-                (self._backend.inputs, bundle.manifest.input),
+                (self._backend.inputs, bundle.manifest.input.in_layout(artefact.layout)),
                 (self._backend.outputs, bundle.manifest.output),
             ):
                 _require_tensor(found, declared, artefact.name)
@@ -108,7 +116,8 @@ class Classifier:
         return self._infer(np.ascontiguousarray(pixels))
 
     def _infer(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        logits: npt.NDArray[np.float32] = self._backend.run({self._input: pixels})[0]
+        feeds = {self._input: in_layout(pixels, self.artefact.layout)}
+        logits: npt.NDArray[np.float32] = self._backend.run(feeds)[0]
         if logits.shape != (len(pixels), len(self._labels)):
             # ONNX Runtime does not hold a graph to the shape that it declares.
             raise BackendError(
@@ -186,6 +195,12 @@ class Classifier:
         self.close()
 
 
+def load_request(bundle: Bundle, artefact: Artefact, threads: int | None, precision: str | None = None) -> LoadRequest:
+    """What a backend is asked for, with the artefact's verified bytes; in its own precision unless told otherwise."""
+    model, weights = bundle.artefact_bytes(artefact)
+    return LoadRequest(model, weights, precision or artefact.executed, threads, artefact.name)
+
+
 def _require_tensor(found: Sequence[TensorSpec], declared: TensorRecord, name: str) -> None:
     """Compare what the engine found in the file with what the manifest says, axis by axis."""
     shape = tuple(None if axis == -1 else axis for axis in declared.shape)
@@ -194,47 +209,3 @@ def _require_tensor(found: Sequence[TensorSpec], declared: TensorRecord, name: s
         raise BackendError(
             f"'{name}' has the tensors {list(found)}; the manifest says {wanted}. Export the bundle again."
         )
-
-
-def load(
-    path: Path | str, artefact: str | None = None, backend: str | None = None, threads: int | None = None
-) -> Classifier:
-    """Open a bundle and load one of its artefacts.
-
-    Args:
-        path: The bundle's folder.
-        artefact: Its name; by default the recommended one, or the most preferred for the named backend, or for those
-            installed (with a RuntimeWarning).
-        backend: Engine to run it with; by default the artefact's own.
-        threads: Threads for one inference; by default all cores this process may use.
-
-    Raises:
-        BundleError: the bundle is missing, incomplete or altered, or has no such artefact.
-        MissingExtraError: the engine is not installed.
-        BackendError: the engine refused the artefact.
-    """
-    bundle = open_bundle(path)
-    chosen = bundle.manifest.artefact(artefact) if artefact is not None else _preferred(bundle, backend)
-    return Classifier(bundle, chosen, backend=backend, threads=threads)
-
-
-def _preferred(bundle: Bundle, backend: str | None) -> Artefact:
-    """The first artefact, in the bundle's order of preference, for `backend` or for any engine that is installed."""
-    artefacts = bundle.manifest.artefacts
-    if backend is not None:
-        matching = [artefact for artefact in artefacts if artefact.backend == backend]
-        if not matching:
-            backends = ", ".join(sorted({artefact.backend for artefact in artefacts}))
-            raise UsageError(f"'{bundle.path}' has no artefact for backend '{backend}'. It has some for: {backends}.")
-        return matching[0]
-    recommended = bundle.manifest.artefact(bundle.manifest.recommended)
-    runnable = [artefact for artefact in artefacts if backend_available(artefact.backend)]
-    if recommended in runnable or not runnable:
-        return recommended
-    warnings.warn(
-        f"'{recommended.name}' is recommended, but {recommended.backend} is not installed here; "
-        f"using '{runnable[0].name}'. To get it: pip install 'edgewright[{recommended.backend}]'",
-        RuntimeWarning,
-        stacklevel=3,
-    )
-    return runnable[0]

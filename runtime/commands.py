@@ -24,21 +24,26 @@ ArtefactOption = Annotated[Optional[str], typer.Option(help="Only this artefact,
 
 
 def runnable_artefacts(bundle: Bundle, name: str | None) -> list[Artefact]:
-    """The artefact called `name`, or all whose engine is installed; says which are passed over.
+    """The artefact called `name`, or all that this machine can run; says which are passed over.
 
     Raises:
         BundleError: no artefact of that name.
         MissingExtraError: its engine is not installed.
     """
     from edgewright.runtime.backends import BACKENDS, backend_available
+    from edgewright.runtime.loading import why_not_here
 
     wanted = bundle.manifest.artefacts if name is None else (bundle.manifest.artefact(name),)
-    runnable = [artefact for artefact in wanted if backend_available(artefact.backend)]
-    missing = sorted({artefact.backend for artefact in wanted if artefact not in runnable})
+    reasons = {artefact.name: why_not_here(artefact) for artefact in wanted}
+    runnable = [artefact for artefact in wanted if not reasons[artefact.name]]
     if not runnable:
-        raise MissingExtraError(missing[0], BACKENDS[missing[0]].extra or missing[0])
-    for backend in missing:
-        warn(f"artefacts for {backend} are passed over: it is not installed here")
+        missing = sorted({artefact.backend for artefact in wanted if not backend_available(artefact.backend)})
+        if missing:
+            raise MissingExtraError(missing[0], BACKENDS[missing[0]].extra or missing[0])
+        raise UsageError(f"'{wanted[0].name}' cannot run here: {reasons[wanted[0].name]}.")
+    for artefact in wanted:
+        if artefact not in runnable:
+            notice(f"'{artefact.name}' is passed over: {reasons[artefact.name]}")
     return runnable
 
 
@@ -130,8 +135,8 @@ def predict_command(
     json: JsonOption = False,
 ) -> None:
     """Label pictures. One that cannot be read gets an error, the others their labels."""
-    from edgewright.runtime.classifier import load
     from edgewright.runtime.folders import pictures_in
+    from edgewright.runtime.loading import load
 
     files = [file for path in images for file in (pictures_in(path) if path.is_dir() else [path])]
     if not files:

@@ -14,10 +14,13 @@ from edgewright.runtime.preprocess import Preprocess
 __all__ = [
     "SCHEMA_VERSION",
     "Artefact",
+    "BackendName",
     "FileRecord",
     "GoldenVector",
+    "Layout",
     "Manifest",
     "Parity",
+    "Precision",
     "Provenance",
     "TensorRecord",
     "parse_manifest",
@@ -27,7 +30,8 @@ SCHEMA_VERSION = 1
 
 Sha256 = Field(pattern=r"^[0-9a-f]{64}$")
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
-BackendName = Literal["onnxruntime", "openvino"]
+BackendName = Literal["onnxruntime", "openvino", "tensorrt"]
+Layout = Literal["NHWC", "NCHW"]
 
 
 class _Frozen(BaseModel):
@@ -49,6 +53,14 @@ class TensorRecord(_Frozen):
     axes: tuple[str, ...]
     shape: tuple[int, ...]
 
+    def in_layout(self, layout: Layout) -> TensorRecord:
+        """The same input, axes [batch, height, width, channel], in another layout."""
+        if layout == "NHWC":
+            return self
+        order = (0, 3, 1, 2)
+        axes, shape = (tuple(values[axis] for axis in order) for values in (self.axes, self.shape))
+        return self.model_copy(update={"axes": axes, "shape": shape})
+
 
 class Parity(_Frozen):
     """How close an artefact comes to the trained model, measured on `images` real pictures.
@@ -67,14 +79,20 @@ class Parity(_Frozen):
 class Artefact(_Frozen):
     """One executable form of the model.
 
-    `precision` is what the backend is told to execute and asked whether it did. `top1` and `drop` (percentage points
-    lost against the trained model, negative if it gained) are of the split `accuracy_split`, absent without labels.
+    `precision` is that of the file; `executed` is what the backend is told to execute and asked whether it did: an
+    engine may store weights in FP16 and compute in FP32. `layout` is that of its input, if it differs from the
+    bundle's. `machines` are the CPUs (`platform.machine()`) that it is made for; none means any. `top1` and `drop`
+    (percentage points lost against the trained model, negative if it gained) are of the split `accuracy_split`, absent
+    without labels. `p50_ms` was measured where the bundle was made, absent for artefacts of other machines.
     """
 
     name: str
     backend: BackendName
     precision: Precision
+    executed: Precision
     profile: str | None
+    layout: Layout = "NHWC"
+    machines: tuple[str, ...] = ()
     file: str
     weights_file: str | None = None
     size_bytes: int = Field(ge=1)
@@ -85,6 +103,10 @@ class Artefact(_Frozen):
     test_top1: float | None = Field(ge=0, le=1)
     quantization: str | None = None
     p50_ms: float | None = Field(None, gt=0)
+
+    def made_for(self, machine: str) -> bool:
+        """Whether CPUs of this kind (`platform.machine()`) run it as it is meant."""
+        return not self.machines or machine in self.machines
 
     def files(self) -> tuple[str, ...]:
         """Bundle-relative names of the artefact's files."""

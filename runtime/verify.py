@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgewright.runtime.backends import backend_available
 from edgewright.runtime.bundle import Bundle
 from edgewright.runtime.classifier import Classifier
 from edgewright.runtime.errors import BackendError, BundleError
+from edgewright.runtime.loading import why_not_here
 from edgewright.runtime.preprocess import preprocess
 
 __all__ = ["TENSOR_TOLERANCE", "Verification", "verify_bundle"]
@@ -70,8 +70,8 @@ def _verify(
 ) -> Verification:
     artefact = bundle.manifest.artefact(name)
     allowed = artefact.parity.golden_tolerance
-    if not backend_available(artefact.backend):
-        return Verification(name, None, tensor_diff, None, allowed, f"{artefact.backend} is not installed here")
+    if reason := why_not_here(artefact):
+        return Verification(name, None, tensor_diff, None, allowed, reason)
     try:
         with Classifier(bundle, artefact) as classifier:
             found = classifier.run(golden)

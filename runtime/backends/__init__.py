@@ -23,6 +23,7 @@ class _Entry:
 BACKENDS = {
     "onnxruntime": _Entry("edgewright.runtime.backends.onnxruntime:OnnxRuntimeBackend", "onnxruntime", None),
     "openvino": _Entry("edgewright.runtime.backends.openvino:OpenVinoBackend", "openvino", "openvino"),
+    "tensorrt": _Entry("edgewright.runtime.backends.tensorrt:TensorRtBackend", "tensorrt", "tensorrt"),
 }
 
 

@@ -12,7 +12,7 @@ from edgewright.runtime.backends.base import LoadRequest, TensorSpec, check_feed
 from edgewright.runtime.errors import BackendError
 from edgewright.runtime.parallel import available_cores
 
-__all__ = ["OnnxRuntimeBackend"]
+__all__ = ["OnnxRuntimeBackend", "tensor_spec"]
 
 _DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 
@@ -37,8 +37,8 @@ class OnnxRuntimeBackend:
         except Exception as error:  # its exceptions share no base class
             raise BackendError(f"ONNX Runtime cannot load '{request.name}': {error}") from error
         self._name = request.name
-        self._inputs = tuple(_spec(value) for value in self._session.get_inputs())
-        self._outputs = tuple(_spec(value) for value in self._session.get_outputs())
+        self._inputs = tuple(tensor_spec(value) for value in self._session.get_inputs())
+        self._outputs = tuple(tensor_spec(value) for value in self._session.get_outputs())
         self._output_names = [output.name for output in self._outputs]
 
     @property
@@ -67,6 +67,7 @@ class OnnxRuntimeBackend:
         self._session = None
 
 
-def _spec(value: Any) -> TensorSpec:
+def tensor_spec(value: Any) -> TensorSpec:
+    """What a session says of an input or output."""
     shape = tuple(axis if isinstance(axis, int) else None for axis in value.shape)
     return TensorSpec(value.name, _DTYPES.get(value.type, value.type), shape)

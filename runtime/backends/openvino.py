@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,11 +15,26 @@ from edgewright.runtime.backends.base import LoadRequest, TensorSpec, check_feed
 from edgewright.runtime.errors import BackendError
 from edgewright.runtime.parallel import available_cores
 
-__all__ = ["OpenVinoBackend"]
+__all__ = ["OpenVinoBackend", "executable_precisions", "executed_in"]
 
 # What the float parts are executed in. INT8 graphs are told f32 as well: their quantized part is in the graph, and
 # the rest must not slip into bf16 where the CPU has it.
 _HINTS = {"fp32": "f32", "int8": "f32", "bf16": "bf16", "fp16": "f16"}
+
+_CAPABILITIES = {"FP32": "fp32", "BF16": "bf16", "FP16": "fp16", "INT8": "int8"}
+
+# The layers that nearly all of the work is in, and the names of what they may be executed in.
+_HEAVY = {"Convolution", "Deconvolution", "FullyConnected", "MatMul"}
+_EXECUTED = {"f32": "fp32", "bf16": "bf16", "f16": "fp16", "u8": "int8", "i8": "int8"}
+
+
+def executable_precisions() -> tuple[str, ...]:
+    """What OpenVINO executes in hardware on this machine's CPU, of fp32, bf16, fp16 and int8.
+
+    It takes more hints than these: with AVX-512 but without its bf16 instructions it emulates bf16, slowly.
+    """
+    capabilities = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return tuple(precision for capability, precision in _CAPABILITIES.items() if capability in capabilities)
 
 
 class OpenVinoBackend:
@@ -43,12 +59,7 @@ class OpenVinoBackend:
             self._compiled: Any = core.compile_model(model, "CPU", settings)
         except RuntimeError as error:
             raise BackendError(f"OpenVINO cannot load '{request.name}': {_reason(error)}") from error
-        executed = self._compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-        if executed != hint:
-            raise BackendError(
-                f"OpenVINO runs '{request.name}' in {executed} here, not in {hint} as declared. "
-                "Its accuracy and latency would not be those reported; choose another artefact."
-            )
+        _require_precision(self._compiled, request.precision, request.name)
         self._inputs = tuple(_spec(port) for port in self._compiled.inputs)
         self._outputs = tuple(_spec(port) for port in self._compiled.outputs)
         self._local = threading.local()
@@ -83,6 +94,49 @@ class OpenVinoBackend:
         """See :class:`~edgewright.runtime.backends.base.Backend`."""
         self._compiled = None
         self._local = threading.local()
+
+
+def _require_precision(compiled: Any, precision: str, name: str) -> None:
+    """Refuse a compiled model that does not execute what was declared.
+
+    The hint is only what OpenVINO was told: it says nothing of emulation, nor of layers that went another way. What
+    counts is what the compiled graph says of its convolutions and matrix products, and what the CPU can do.
+
+    Raises:
+        BackendError: the declared precision is emulated, or is not that of the heavy layers (of most of them for bf16
+            and fp16, where OpenVINO keeps some in f32; of any for int8, where some were left in float on purpose).
+    """
+    hint = _HINTS[precision]
+    told = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    advice = "Its accuracy and latency would not be those reported; choose another artefact."
+    if told != hint:
+        raise BackendError(f"OpenVINO runs '{name}' in {told} here, not in {hint} as declared. {advice}")
+    if precision not in executable_precisions():
+        raise BackendError(
+            f"OpenVINO would emulate {precision} for '{name}': this CPU has no instructions for it. Choose another artefact."
+        )
+    layers = compiled.get_runtime_model().get_ops()
+    heavy = [executed_in(layer) for layer in layers if layer.get_rt_info()["layerType"].astype(str) in _HEAVY]
+    executed = Counter(heavy)
+    others = set(executed) - {precision, "fp32"}
+    enough = executed[precision] > (0 if precision == "int8" else len(heavy) / 2)
+    if heavy and (others or not enough):
+        found = ", ".join(f"{count} in {kind}" for kind, count in executed.most_common())
+        raise BackendError(
+            f"OpenVINO runs the {len(heavy)} convolutions and matrix products of '{name}' otherwise than in {precision}, "
+            f"as declared: {found}. {advice}"
+        )
+
+
+def executed_in(layer: Any) -> str:
+    """Precision of a layer of `get_runtime_model()`: that of the tensor it works on.
+
+    Its own `runtimePrecision` says f16 of a layer whose weights are merely stored so.
+    """
+    inputs = layer.inputs()
+    own = layer.get_rt_info()["runtimePrecision"].astype(str)
+    kind = str(inputs[0].get_element_type().get_type_name() if inputs else own)
+    return _EXECUTED.get(kind, kind)
 
 
 def _reason(error: RuntimeError) -> str:

@@ -62,8 +62,9 @@ def test_quickstart_reaches_its_accuracy_with_every_artefact(quickstart: tuple[P
     _, document = quickstart
     assert document["train"]["test"]["top1"] >= 0.95
     artefacts = document["export"]["artefacts"]
-    assert {row["name"] for row in artefacts} == {
+    assert {row["name"] for row in artefacts} - {"openvino.bf16"} == {
         "model.fp32",
+        "model.int8.ort-arm",
         "model.int8.ort-x86",
         "openvino.fp32",
         "openvino.int8",
@@ -77,7 +78,8 @@ def test_quickstart_reaches_its_accuracy_with_every_artefact(quickstart: tuple[P
 def test_quickstart_measures_every_artefact(quickstart: tuple[Path, dict[str, Any]]) -> None:
     _, document = quickstart
     reports = document["bench"]["reports"]
-    assert len(reports) == 4
+    # All but those that are made for another kind of CPU.
+    assert len(reports) == len(document["export"]["artefacts"]) - 1
     for report in reports:
         assert 0 < report["p50_ms"] <= report["p90_ms"]
         assert set(report["stages_ms"]) == {"decode", "preprocess", "inference", "postprocess"}
@@ -95,7 +97,15 @@ def test_run_folder_holds_what_people_look_at(quickstart: tuple[Path, dict[str, 
             assert picture.width > 400
             assert picture.height > 100
     names = {path.name for path in run.iterdir()}
-    assert {"best.safetensors", "config.yaml", "metrics.csv", "report.html", "report.md", "run.json", "samples.csv"} <= names
+    assert {
+        "best.safetensors",
+        "config.yaml",
+        "metrics.csv",
+        "report.html",
+        "report.md",
+        "run.json",
+        "samples.csv",
+    } <= names
     assert any(name.startswith("events.out.tfevents") for name in names)
     assert not (run / "cache").exists()
 

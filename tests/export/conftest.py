@@ -24,7 +24,16 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def digits_export(digits_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Export:
     """That run as a bundle with every artefact, whatever INT8 costs it."""
     out = tmp_path_factory.mktemp("export") / "bundle"
-    return export(ExportConfig(run=str(digits_run.folder), out=out, max_drop=100, calibration_images=64))
+    return export(
+        ExportConfig(
+            run=str(digits_run.folder),
+            out=out,
+            formats=("onnx", "openvino", "tensorrt"),
+            precisions=("fp32", "fp16", "bf16", "int8"),
+            max_drop=100,
+            calibration_images=64,
+        )
+    )
 
 
 @pytest.fixture

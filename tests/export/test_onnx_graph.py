@@ -66,3 +66,15 @@ def test_network_in_training_mode_is_refused() -> None:
     network = Network(build_backbone("squeezenet1_1", classes=2), Preprocess(resize=32, crop=32)).train()
     with pytest.raises(ValueError, match="eval mode"):
         to_onnx(network, 32)
+
+
+@pytest.mark.slow
+def test_layers_are_called_as_in_the_network(exported: tuple[Network, onnx.ModelProto]) -> None:
+    network, model = exported
+    names = [node.name for node in model.graph.node]
+    assert len(set(names)) == len(names)
+    modules = {name for name, _ in network.backbone.named_modules()}
+    convolutions = [node.name for node in model.graph.node if node.op_type == "Conv"]
+    # A weight that two folded layers share would be named once; none of these networks has any.
+    assert set(convolutions) <= modules
+    assert len(convolutions) > 10

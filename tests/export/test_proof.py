@@ -8,6 +8,7 @@ import pytest
 
 from edgewright.export.candidates import Candidate
 from edgewright.export.proof import Evidence, Proof, prove
+from edgewright.runtime.manifest import Precision
 
 CLASSES = 5
 
@@ -26,8 +27,9 @@ def wrong_on(count: int) -> npt.NDArray[np.float32]:
     return change
 
 
-def judge(precision: str, change: npt.NDArray[np.float32], max_drop: float = 1.0, labelled: bool = True) -> Proof:
-    candidate = Candidate("candidate", "onnxruntime", precision, None, {"candidate.onnx": b""})
+def judge(precision: Precision, change: npt.NDArray[np.float32], max_drop: float = 1.0, labelled: bool = True) -> Proof:
+    executed = "fp32" if precision == "fp16" else precision
+    candidate = Candidate("candidate", "onnxruntime", precision, executed, None, {"candidate.onnx": b""})
     return prove(candidate, evidence_with(change), labelled=labelled, max_drop=max_drop)
 
 
@@ -47,7 +49,7 @@ def test_float_artefact_with_other_logits_but_the_same_classes_is_refused() -> N
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_logits_that_are_not_numbers_are_refused(precision: str) -> None:
+def test_logits_that_are_not_numbers_are_refused(precision: Precision) -> None:
     assert judge(precision, np.full((200, CLASSES), np.nan, dtype=np.float32)).why_not == "its logits are not finite"
 
 
@@ -62,9 +64,38 @@ def test_int8_may_lose_what_max_drop_allows_and_no_more() -> None:
 def test_int8_without_labels_is_judged_by_agreement() -> None:
     assert judge("int8", wrong_on(20), labelled=False).passed
     collapsed = judge("int8", wrong_on(120), labelled=False)
-    assert "agrees with the trained model on only 40.0%" in collapsed.why_not
+    assert "agrees with the trained model on 40.00% of pictures, expected 75.0%" in collapsed.why_not
     assert collapsed.top1 is None
     assert collapsed.drop is None
+
+
+@pytest.mark.parametrize(("precision", "allowed"), [("fp32", 0.008), ("fp16", 0.08), ("bf16", 0.4)])
+def test_float_artefacts_may_round_as_their_precision_does(precision: Precision, allowed: float) -> None:
+    assert judge(precision, np.full((200, CLASSES), 0.9 * allowed, dtype=np.float32)).passed
+    assert "logits differ" in judge(precision, np.full((200, CLASSES), 1.1 * allowed, dtype=np.float32)).why_not
+
+
+def test_float_gate_is_not_loosened_by_max_drop() -> None:
+    assert not judge("fp32", wrong_on(3), max_drop=100).passed
+
+
+def test_int8_that_changes_its_mind_too_often_is_refused_whatever_its_accuracy() -> None:
+    evidence = evidence_with(wrong_on(30))["val"]
+    # The candidate is right on thirty pictures on which the trained model is wrong.
+    swapped = Evidence(evidence.logits["candidate"], {"candidate": evidence.reference}, evidence.labels)
+    candidate = Candidate("candidate", "onnxruntime", "int8", "int8", "ort-x86", {"candidate.onnx": b""})
+    proof = prove(candidate, {"val": swapped}, labelled=True, max_drop=1.0)
+    assert proof.drop == pytest.approx(-15.0)
+    assert "agrees with the trained model on 85.00% of pictures, expected 90.0%" in proof.why_not
+
+
+def test_what_its_engine_would_reject_is_refused() -> None:
+    candidate = Candidate(
+        "candidate", "tensorrt", "int8", "int8", "trt", {"candidate.onnx": b""}, faults=("opset 18, expected 9 to 17",)
+    )
+    evidence = evidence_with(np.zeros((200, CLASSES), np.float32))
+    proof = prove(candidate, evidence, labelled=True, max_drop=1.0)
+    assert proof.why_not == "its engine would reject it: opset 18, expected 9 to 17"
 
 
 def test_golden_tolerance_has_room_for_rounding_and_none_for_another_model() -> None:

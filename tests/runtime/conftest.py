@@ -158,6 +158,7 @@ def _artefact(name: str, backend: str, folder: Path, file: str, weights: str | N
             "name": name,
             "backend": backend,
             "precision": "fp32",
+            "executed": "fp32",
             "profile": None,
             "file": files[0],
             "weights_file": None if weights is None else files[1],

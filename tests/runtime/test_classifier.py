@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 
 from edgewright.runtime.bundle import open_bundle
-from edgewright.runtime.classifier import Classifier, Prediction, load
+from edgewright.runtime.classifier import Classifier, Prediction
 from edgewright.runtime.errors import BackendError, BundleError, ImageError, UsageError
+from edgewright.runtime.loading import load
 from edgewright.runtime.preprocess import preprocess
 from edgewright.runtime.scores import softmax
 

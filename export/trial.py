@@ -1,0 +1,116 @@
+"""The trial of every candidate on pictures that nobody trained on, and the climb up the ladder of those that fail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx
+
+from edgewright.export.candidates import Candidate
+from edgewright.export.ladder import onnx_candidate
+from edgewright.export.proof import Evidence, Proof, collect_evidence, measure_latency, prove, with_candidate
+from edgewright.export.quantization.profiles import PROFILES
+from edgewright.export.source import ExportSource
+from edgewright.runtime.console import notice
+from edgewright.runtime.preprocess import preprocess
+
+__all__ = ["Step", "Trial"]
+
+_STEP_S = 0.3
+"""How long the latency of a step is measured."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One way to make an INT8 artefact, and what came of it. `p50_ms` is None for artefacts of other machines."""
+
+    artefact: str
+    way: str
+    top1: float | None
+    drop: float | None
+    agreement: float
+    p50_ms: float | None
+    why_not: str
+
+
+class Trial:
+    """Judges candidates on the validation split; the test split is only looked at when all is decided.
+
+    Attributes:
+        guard: The split on which INT8 is accepted or refused.
+        steps: Every way that was tried, in order.
+        evidence: Logits by split.
+    """
+
+    def __init__(self, source: ExportSource, max_drop: float) -> None:
+        self.guard = "val" if "val" in source.checked else next(iter(source.checked))
+        self.steps: list[Step] = []
+        self.evidence: dict[str, Evidence] = {}
+        self._source, self._max_drop = source, max_drop
+
+    def begin(self, candidates: Sequence[Candidate]) -> None:
+        """Run the trained model and these over the guard's pictures, each decoded once."""
+        self.evidence = collect_evidence(self._source, candidates, [self.guard])
+
+    def judge(self, candidate: Candidate) -> Proof:
+        """By all evidence there is."""
+        return prove(candidate, self.evidence, labelled=self._source.labelled, max_drop=self._max_drop)
+
+    @property
+    def target(self) -> float | None:
+        """The lowest top-1 on the guard's pictures that is accepted; None without labels."""
+        if not self._source.labelled:
+            return None
+        found = self.evidence[self.guard]
+        return float((found.reference.argmax(1) == found.labels).mean()) - self._max_drop / 100
+
+    def score(self, graph: onnx.ModelProto, profile: str) -> float:
+        """Top-1 on the guard's pictures of a Q/DQ graph of a profile."""
+        candidate = onnx_candidate(graph, PROFILES[profile], "in training")
+        evidence = with_candidate(self.evidence, self._source, candidate)
+        top1 = prove(candidate, evidence, labelled=True, max_drop=self._max_drop).top1
+        assert top1 is not None
+        return top1
+
+    def climb(self, first: Candidate, ways: Iterator[Candidate]) -> Candidate:
+        """The first that passes, beginning with `first`, which has been run already; else the last way of all."""
+        candidate, proof = first, self._record(first)
+        while not proof.passed:
+            notice(f"{candidate.name} ({candidate.quantization}): {proof.why_not}; trying another way")
+            following = None if candidate.faults else next(ways, None)
+            if following is None:
+                break
+            candidate = following
+            self.evidence = with_candidate(self.evidence, self._source, candidate)
+            proof = self._record(candidate)
+        return candidate
+
+    def finish(self, candidates: Sequence[Candidate]) -> None:
+        """Run what was decided upon over the pictures of the other splits."""
+        others = [split for split in self._source.checked if split != self.guard]
+        self.evidence |= collect_evidence(self._source, candidates, others)
+
+    def latency(self, candidates: Sequence[Candidate], seconds: float = 0.8) -> Mapping[str, float]:
+        """Median milliseconds by name, of those that run here."""
+        picture = self._source.checked[self.guard][0]
+        return measure_latency(candidates, preprocess(picture.source, self._source.preprocess)[None], seconds)
+
+    def p50_ms(self, candidate: Candidate) -> float:
+        """Median milliseconds of one that runs here, measured for a moment."""
+        return self.latency([candidate], _STEP_S)[candidate.name]
+
+    def _record(self, candidate: Candidate) -> Proof:
+        proof = self.judge(candidate)
+        self.steps.append(
+            Step(
+                candidate.name,
+                candidate.quantization or "",
+                proof.top1,
+                proof.drop,
+                proof.parity.top1_agreement,
+                self.latency([candidate], _STEP_S).get(candidate.name),
+                proof.why_not,
+            )
+        )
+        return proof
