@@ -19,7 +19,7 @@ def why_not_here(artefact: Artefact) -> str:
     """Why this machine cannot run the artefact as it is meant; empty if it can."""
     machine = platform.machine()
     if not artefact.made_for(machine):
-        return f"made for {' or '.join(artefact.machines)}, this is {machine}"
+        return f"it is made for {' or '.join(artefact.machines)}, this is {machine}"
     if not backend_available(artefact.backend):
         return f"{artefact.backend} is not installed here"
     return ""
@@ -59,20 +59,18 @@ def _preferred(bundle: Bundle, backend: str | None) -> Artefact:
         if not matching:
             backends = ", ".join(sorted({artefact.backend for artefact in artefacts}))
             raise UsageError(f"'{bundle.path}' has no artefact for backend '{backend}'. It has some for: {backends}.")
-        return matching[0]
+        return next((artefact for artefact in matching if not why_not_here(artefact)), matching[0])
     recommended = bundle.manifest.artefact(bundle.manifest.recommended)
     runnable = [artefact for artefact in artefacts if not why_not_here(artefact)]
     if recommended in runnable or not runnable:
         return recommended
-    machine = platform.machine()
-    if not recommended.made_for(machine):
+    hint = f"To get it: pip install 'edgewright[{recommended.backend}]'"
+    if not recommended.made_for(platform.machine()):
         # Latency was measured on another kind of machine; of what is made for this one, INT8 is the better guess.
         runnable.sort(key=lambda artefact: not artefact.machines)
-        why = f"is made for {recommended.machines[0]}, and this is {machine}; edgewright bench tells which is fastest"
-    else:
-        why = f"needs {recommended.backend}: pip install 'edgewright[{recommended.backend}]'"
+        hint = "`edgewright bench` tells which is fastest here."
     warnings.warn(
-        f"'{recommended.name}' is recommended, but {why}; using '{runnable[0].name}'.",
+        f"'{recommended.name}' is recommended, but {why_not_here(recommended)}; using '{runnable[0].name}'. {hint}",
         RuntimeWarning,
         stacklevel=3,
     )

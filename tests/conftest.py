@@ -10,6 +10,36 @@ import numpy as np
 import pytest
 from PIL import Image
 
+SHARING = ("tests/export", "tests/runtime/tensorrt")
+"""Folders whose files share what takes long to make: a run and its export, unpacked wheels."""
+
+
+def _take_own_cores() -> None:
+    """Keep a pytest-xdist worker on its share of the cores, and what it starts as well.
+
+    Threads of several processes on the same cores wait for each other at every barrier; training then takes many times
+    as long.
+    """
+    worker, count = os.environ.get("PYTEST_XDIST_WORKER"), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if worker is None or not hasattr(os, "sched_setaffinity"):
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    own = cores[int(worker.removeprefix("gw")) :: count] or cores
+    os.sched_setaffinity(0, own)
+    os.environ["OMP_NUM_THREADS"] = str(len(own))
+
+
+_take_own_cores()
+
+
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests of one file stay together, since they share fixtures; so do those of `SHARING`."""
+    for item in items:
+        file = item.path.relative_to(config.rootpath).as_posix()
+        group = next((folder for folder in SHARING if file.startswith(folder)), file)
+        item.add_marker(pytest.mark.xdist_group(group))
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:

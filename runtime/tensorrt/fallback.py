@@ -32,6 +32,6 @@ def load_or_fall_back(request: LoadRequest, instead: LoadRequest | None = None) 
         warnings.warn(
             f"TensorRT cannot run '{request.name}' here: {error} ONNX Runtime runs '{other.name}' instead, on the CPU.",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=4,  # whoever called `load`
         )
         return loaded, "onnxruntime"

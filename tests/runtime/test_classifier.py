@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +17,7 @@ import onnx
 import pytest
 from PIL import Image
 
-from edgewright.runtime.bundle import open_bundle
+from edgewright.runtime.bundle import MANIFEST_FILE, open_bundle
 from edgewright.runtime.classifier import Classifier, Prediction
 from edgewright.runtime.errors import BackendError, BundleError, ImageError, UsageError
 from edgewright.runtime.loading import load
@@ -377,3 +380,33 @@ def test_threads_may_share_a_classifier(classifier: Classifier, paint: Paint) ->
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(whole_list, range(8)))
+
+
+def made_for_another_cpu(bundle: Path, name: str) -> None:
+    """Change the manifest so that `name` is recommended and made for a CPU that nobody has."""
+    path = bundle / MANIFEST_FILE
+    document = json.loads(path.read_text())
+    document["recommended"] = name
+    for artefact in document["artefacts"]:
+        artefact["machines"] = ["pdp11"] if artefact["name"] == name else []
+    path.write_text(json.dumps(document))
+
+
+def test_artefact_for_another_cpu_is_passed_over_with_a_warning(tiny_bundle: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle, bundle)
+    made_for_another_cpu(bundle, "openvino.fp32")
+    with pytest.warns(RuntimeWarning, match="but it is made for pdp11, this is") as told, load(bundle) as classifier:
+        assert classifier.artefact.name == "model.fp32"
+    assert told[0].filename == __file__
+
+
+def test_tensorrt_that_cannot_be_had_is_replaced_aloud(tiny_bundle: Path) -> None:
+    if importlib.util.find_spec("tensorrt"):
+        pytest.skip("TensorRT is installed here")
+    with (
+        pytest.warns(RuntimeWarning, match="'tensorrt' is not installed.* ONNX Runtime runs 'model.fp32'") as told,
+        load(tiny_bundle, artefact="model.fp32", backend="tensorrt") as classifier,
+    ):
+        assert (classifier.artefact.name, classifier.backend_name) == ("model.fp32", "onnxruntime")
+    assert told[0].filename == __file__

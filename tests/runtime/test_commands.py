@@ -391,7 +391,7 @@ def test_val_passes_over_what_does_not_run_here(
 ) -> None:
     found = without_openvino(python, "val", tiny_bundle, album, "--json")
     assert [entry["name"] for entry in one_document(found)["artefacts"]] == ["model.fp32"]
-    assert "artefacts for openvino are passed over" in found.stderr
+    assert "'openvino.fp32' is passed over: openvino is not installed here" in found.stderr
 
 
 def test_predict_falls_back(python: Callable[..., Completed], tiny_bundle: Path, album: Path) -> None:
