@@ -16,6 +16,7 @@ from edgewright.export.config import ExportConfig
 from edgewright.export.findings import Findings
 from edgewright.export.report_text import report_document
 from edgewright.export.source import ExportSource
+from edgewright.export.trial import SURE
 from edgewright.train.report.html import to_html
 from edgewright.train.report.markdown import to_markdown
 
@@ -63,6 +64,7 @@ def write_report(
         "input_px": source.preprocess.crop,
         "recommended": findings.ranked[0].candidate.name,
         "max_drop": config.max_drop,
+        "sure": SURE,
         "accuracy_split": findings.guard if source.labelled else None,
         "trained_model": {
             split: float((found.reference.argmax(1) == found.labels).mean()) if source.labelled else None

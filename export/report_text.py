@@ -75,7 +75,9 @@ def _steps(document: Mapping[str, Any]) -> Iterator[Block]:
     yield Paragraph(
         (
             f"Each way is tried only if the one before loses more than {document['max_drop']:.1f} points"
-            f"{'' if document['accuracy_split'] is None else ' on ' + document['accuracy_split']}.",
+            f"{'' if document['accuracy_split'] is None else ' on ' + document['accuracy_split']}, or passes but agrees with "
+            f"the trained model on less than {document['sure']:.0%} of the pictures. Of those that pass, the one that agrees "
+            "most is taken.",
         )
     )
     for name in dict.fromkeys(step["artefact"] for step in document["int8_steps"]):
@@ -87,7 +89,7 @@ def _steps(document: Mapping[str, Any]) -> Iterator[Block]:
                 "–" if step["drop"] is None else f"{step['drop']:+.2f}",
                 f"{step['agreement']:.2%}",
                 "–" if step["p50_ms"] is None else f"{step['p50_ms']:.2f} ms",
-                "refused" if step["why_not"] else "accepted",
+                "refused" if step["why_not"] else "passed",
             )
             for step in document["int8_steps"]
             if step["artefact"] == name

@@ -41,6 +41,8 @@ def make_train(source: ExportSource, workshop: Workshop, trial: Trial, epochs: i
     done: dict[str, onnx.ModelProto | None] = {}
 
     def train(graph: onnx.ModelProto, profile: str) -> onnx.ModelProto | None:
+        if trial.settled:
+            return None
         if profile not in done:
             done[profile] = _train(graph, profile)
         return done[profile]

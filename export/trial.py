@@ -21,6 +21,14 @@ _STEP_S = 0.3
 """How long the latency of a step is measured."""
 
 
+SURE = 0.95
+"""Share of the guard's pictures on which INT8 that passes must agree with the trained model to be taken at once. With
+less, accuracy on other pictures may differ by more than a point either way."""
+
+_FURTHER = 3
+"""Ways that are tried after one has passed without that."""
+
+
 @dataclass(frozen=True)
 class Step:
     """One way to make an INT8 artefact, and what came of it. `p50_ms` is None for artefacts of other machines."""
@@ -41,12 +49,16 @@ class Trial:
         guard: The split on which INT8 is accepted or refused.
         steps: Every way that was tried, in order.
         evidence: Logits by split.
+        settled: Whether the artefact that is being made has passed once, so that nothing need be trained for it.
     """
 
     def __init__(self, source: ExportSource, max_drop: float) -> None:
         self.guard = "val" if "val" in source.checked else next(iter(source.checked))
         self.steps: list[Step] = []
         self.evidence: dict[str, Evidence] = {}
+        self.settled = False
+        # A --max-drop that allows more than that to change means it. Without labels, nobody has asked for accuracy.
+        self._sure = min(SURE, 1 - max_drop / 100) if source.labelled else 0.0
         self._source, self._max_drop = source, max_drop
 
     def begin(self, candidates: Sequence[Candidate]) -> None:
@@ -74,17 +86,36 @@ class Trial:
         return top1
 
     def climb(self, first: Candidate, ways: Iterator[Candidate]) -> Candidate:
-        """The first that passes, beginning with `first`, which has been run already; else the last way of all."""
-        candidate, proof = first, self._record(first)
-        while not proof.passed:
-            notice(f"{candidate.name} ({candidate.quantization}): {proof.why_not}; trying another way")
-            following = None if candidate.faults else next(ways, None)
+        """The first that passes and agrees with the trained model on nearly all pictures, beginning with `first`, which
+        has been run already.
+
+        One that passes with less is kept while a few more ways are tried, but not trained for: what it gains and loses
+        may cancel out on these pictures and not on others. Without any that passes, the last way of all.
+        """
+        candidate = first
+        passed: list[tuple[float, Candidate]] = []
+        further = -1
+        while True:
+            proof = self._record(candidate)
+            agreement = proof.parity.top1_agreement
+            if proof.passed:
+                passed.append((agreement, candidate))
+                self.settled = True
+            further += bool(passed)
+            if (proof.passed and agreement >= self._sure) or further == _FURTHER or candidate.faults:
+                break
+            why = f"it agrees on {agreement:.1%} of pictures, better is looked for" if proof.passed else proof.why_not
+            notice(f"{candidate.name} ({candidate.quantization}): {why}; trying another way")
+            following = next(ways, None)
             if following is None:
                 break
             candidate = following
             self.evidence = with_candidate(self.evidence, self._source, candidate)
-            proof = self._record(candidate)
-        return candidate
+        self.settled = False
+        best = max(passed, key=lambda pair: pair[0])[1] if passed else candidate
+        if best is not candidate:
+            self.evidence = with_candidate(self.evidence, self._source, best)
+        return best
 
     def finish(self, candidates: Sequence[Candidate]) -> None:
         """Run what was decided upon over the pictures of the other splits."""
