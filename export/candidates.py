@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgewright.export.simulate import SimulatedBackend
-from edgewright.runtime.backends import Backend, LoadRequest, load_backend
+from edgewright.runtime.backends import Backend, EngineSettings, LoadRequest, load_backend
 from edgewright.runtime.manifest import BackendName, Layout, Precision
 
 __all__ = ["Candidate"]
@@ -50,7 +50,8 @@ class Candidate:
         model, *weights = self.files.values()
         if not self.runs_here:
             return SimulatedBackend(model, self.name)
-        request = LoadRequest(model, weights[0] if weights else None, self.executed, threads, self.name)
+        settings = EngineSettings(threads=threads)
+        request = LoadRequest(model, weights[0] if weights else None, self.executed, settings, self.name)
         return load_backend(self.backend, request)
 
     @property

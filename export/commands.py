@@ -100,6 +100,9 @@ def export_command(
     imgsz: Annotated[
         Optional[int], typer.Option(help="Of a backbone: input size. (default: that of its weights)")
     ] = None,
+    explain: Annotated[
+        Optional[bool], typer.Option("--explain", help="Also write a graph that shows what speaks for a label.")
+    ] = None,
     golden: Annotated[Optional[int], typer.Option(help="How many golden vectors. (default: 6)")] = None,
     triton: Annotated[
         Optional[Path], typer.Option(help="Also write a Triton/KServe model repository to this folder.")

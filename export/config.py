@@ -26,5 +26,6 @@ class ExportConfig(BaseModel):
     qat_epochs: int = Field(3, ge=0, le=100)
     weights: str = "imagenet"
     imgsz: int | None = Field(None, ge=16, le=1024)
+    explain: bool = False
     golden: int = Field(6, ge=1, le=64)
     triton: Path | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ import onnx
 import onnxruntime as ort
 from onnx import NodeProto, TensorProto
 
-__all__ = ["ExecutedLayer", "executed_by_onnxruntime", "executed_by_openvino", "float_layers"]
+__all__ = ["ExecutedLayer", "executed_by_onnxruntime", "executed_by_openvino", "float_layers", "prevailing"]
 
 # What moves or converts tensors and computes nothing; everything else counts as a layer, what is new included.
 _NO_LAYERS = {
@@ -61,6 +62,12 @@ def float_layers(layers: Iterable[ExecutedLayer]) -> list[str]:
     The preface that normalises pixels is among them wherever it is not quantized.
     """
     return [layer.name for layer in layers if layer.op not in _NO_LAYERS and layer.precision in _FLOATS]
+
+
+def prevailing(layers: Iterable[ExecutedLayer]) -> str:
+    """The precision that most convolutions and matrix products are executed in."""
+    heavy = Counter(layer.precision for layer in layers if re.search("Conv|Gemm|MatMul", layer.op))
+    return heavy.most_common(1)[0][0]
 
 
 def executed_by_onnxruntime(model: bytes) -> list[ExecutedLayer]:

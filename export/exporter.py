@@ -9,12 +9,14 @@ from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
 
 from edgewright.export.calibration import CalibrationSet, choose_calibration
 from edgewright.export.candidates import Candidate
 from edgewright.export.config import ExportConfig
+from edgewright.export.explain import EXPLAIN_FILE, explaining_graph
 from edgewright.export.findings import Finding, Findings, gather
 from edgewright.export.floats import float_candidates
 from edgewright.export.golden import write_golden
@@ -24,22 +26,34 @@ from edgewright.export.quantization.profiles import ORT_ARM, ORT_X86, TRT
 from edgewright.export.quantization.ranges import METHODS
 from edgewright.export.quantization.workshop import Workshop
 from edgewright.export.report import write_report
+from edgewright.export.simulate import simulate
 from edgewright.export.source import ExportSource, source_from_backbone, source_from_run
 from edgewright.export.training import make_train
 from edgewright.export.trial import Trial
 from edgewright.export.triton import write_triton_repository
-from edgewright.runtime.bundle import LABELS_FILE, MANIFEST_FILE, Bundle, open_bundle, record_files, writing_bundle
+from edgewright.runtime.bundle import (
+    LABELS_FILE,
+    MANIFEST_FILE,
+    Bundle,
+    open_bundle,
+    record_files,
+    require_free,
+    writing_bundle,
+)
 from edgewright.runtime.console import notice, warn
 from edgewright.runtime.errors import GateError, UsageError, WeightsError
 from edgewright.runtime.files import atomic_write
 from edgewright.runtime.manifest import Artefact, Manifest, Provenance, TensorRecord
 from edgewright.runtime.parallel import available_cores
+from edgewright.runtime.preprocess import preprocess
 from edgewright.train.backbones.catalogue import backbone_names, require_backbone
 from edgewright.version import __version__
 
 __all__ = ["Export", "export"]
 
 ARTEFACTS_FOLDER = "artefacts"
+_EXPLAINED = 4
+"""Pictures on which the graph of maps is compared with the model."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,8 @@ def export(config: ExportConfig) -> Export:
             `config.out` is untouched.
         EdgewrightError: bad input, see :mod:`edgewright.runtime.errors`.
     """
+    # What cannot be written is told before minutes of work.
+    require_free(config.out)
     torch.set_num_threads(available_cores())
     source = _source(config)
     calibration = _calibrate(source, config)
@@ -79,7 +95,8 @@ def export(config: ExportConfig) -> Export:
     findings = gather([*floats, *quantized], trial, {} if workshop is None else workshop.rankings)
     _gate(findings)
     with writing_bundle(config.out) as folder:
-        manifest = _write(folder, source, findings, calibration, config)
+        explain = _write_explain(folder, model, source) if config.explain else None
+        manifest = _write(folder, source, findings, calibration, config, explain)
         atomic_write(folder / MANIFEST_FILE, manifest.model_dump_json(indent=2))
     bundle = open_bundle(config.out)
     if config.triton is not None:
@@ -149,7 +166,8 @@ def _gate(findings: Findings) -> None:
     for finding in findings.artefacts:
         name = finding.candidate.name
         if not finding.proof.passed:
-            worst = next(iter(findings.rankings.values()), [])[:3]
+            # OpenVINO's way up the ladder follows the ranking of this profile.
+            worst = findings.rankings.get(finding.candidate.profile or ORT_X86.name, [])[:3]
             blamed = f" Worst layers: {', '.join(layer.name for layer in worst)}." if worst else ""
             warn(f"'{name}' is refused and left out of the bundle: {finding.proof.why_not}.{blamed}")
         elif finding.faster is False:
@@ -160,8 +178,32 @@ def _gate(findings: Findings) -> None:
         )
 
 
+def _write_explain(folder: Path, model: onnx.ModelProto, source: ExportSource) -> str | None:
+    """Write the graph of maps, if there can be one; proven on a few pictures to answer as the model does."""
+    graph = explaining_graph(model)
+    if graph is None:
+        warn(f"--explain: '{source.backbone}' does not judge by the average of a feature map, so it has no maps")
+        return None
+    for picture in next(iter(source.checked.values()))[:_EXPLAINED]:
+        pixels = preprocess(picture.source, source.preprocess)[None]
+        plain, explained = simulate(model, pixels), simulate(graph, pixels)
+        if not np.allclose(plain, explained, atol=1e-3 * max(1.0, float(np.abs(plain).max()))):
+            raise GateError(
+                "The graph of maps does not answer as the model does. Please report it with the backbone's name."
+            )
+    path = folder / EXPLAIN_FILE
+    path.parent.mkdir(parents=True)
+    path.write_bytes(graph.SerializeToString())
+    return EXPLAIN_FILE
+
+
 def _write(
-    folder: Path, source: ExportSource, findings: Findings, calibration: CalibrationSet | None, config: ExportConfig
+    folder: Path,
+    source: ExportSource,
+    findings: Findings,
+    calibration: CalibrationSet | None,
+    config: ExportConfig,
+    explain: str | None,
 ) -> Manifest:
     ranked = findings.ranked
     for finding in ranked:
@@ -189,6 +231,7 @@ def _write(
         artefacts=artefacts,
         recommended=artefacts[0].name,
         golden=golden,
+        explain=explain,
         metrics=metrics,
         provenance=Provenance(
             edgewright=__version__,
@@ -232,4 +275,5 @@ def _artefact(finding: Finding) -> Artefact:
         drop=proof.drop,
         test_top1=proof.test_top1,
         p50_ms=None if finding.p50_ms is None else round(finding.p50_ms, 4),
+        known_energy=finding.proof.known_energy,
     )

@@ -42,6 +42,7 @@ class Findings:
         steps: Every way that was tried for INT8.
         evidence: Logits by split.
         guard: The split on which INT8 was accepted or refused.
+        fastest_float_ms: Median latency here of the fastest float artefact that passed; None if there is none.
         rankings: Layers by the damage that quantizing them does, by profile, where it came to that.
     """
 
@@ -49,6 +50,7 @@ class Findings:
     steps: tuple[Step, ...]
     evidence: Mapping[str, Evidence]
     guard: str
+    fastest_float_ms: float | None
     rankings: Mapping[str, Sequence[LayerDamage]]
 
     @property
@@ -58,35 +60,31 @@ class Findings:
         INT8 that is not faster than float comes after it: it gains nothing here and is less exact. What is made for
         other machines comes last.
         """
-        passed = [finding for finding in self.artefacts if finding.proof.passed]
-        fastest = min((f.p50_ms for f in passed if _is_float_here(f) and f.p50_ms is not None), default=0.0)
 
         def key(finding: Finding) -> tuple[bool, float, bool]:
-            slow = finding.faster is False
-            ms = finding.p50_ms or 0.0
-            return finding.p50_ms is None, max(ms, fastest) if slow else ms, slow
+            ms, slow = finding.p50_ms or 0.0, finding.faster is False
+            return finding.p50_ms is None, max(ms, self.fastest_float_ms or 0.0) if slow else ms, slow
 
-        return sorted(passed, key=key)
-
-
-def _is_float_here(finding: Finding) -> bool:
-    return finding.candidate.precision != "int8" and finding.p50_ms is not None
+        return sorted((finding for finding in self.artefacts if finding.proof.passed), key=key)
 
 
 def gather(candidates: Sequence[Candidate], trial: Trial, rankings: Mapping[str, Sequence[LayerDamage]]) -> Findings:
     """Judge by all evidence, measure latency, and look into what the engines execute."""
     proofs = {candidate.name: trial.judge(candidate) for candidate in candidates}
     latency = trial.latency(candidates)
-    floats = [
-        latency[candidate.name]
-        for candidate in candidates
-        if candidate.precision != "int8" and candidate.name in latency and proofs[candidate.name].passed
-    ]
+    fastest = min(
+        (
+            latency[candidate.name]
+            for candidate in candidates
+            if candidate.precision != "int8" and candidate.name in latency and proofs[candidate.name].passed
+        ),
+        default=None,
+    )
     found = []
     for candidate in candidates:
         p50_ms = latency.get(candidate.name)
         quantized_here = candidate.precision == "int8" and p50_ms is not None
-        faster = p50_ms <= FASTER * min(floats) if quantized_here and floats and p50_ms is not None else None
+        faster = p50_ms <= FASTER * fastest if quantized_here and p50_ms is not None and fastest is not None else None
         found.append(
             Finding(
                 candidate,
@@ -96,7 +94,7 @@ def gather(candidates: Sequence[Candidate], trial: Trial, rankings: Mapping[str,
                 tuple(_executed_in_float(candidate)) if quantized_here else None,
             )
         )
-    return Findings(tuple(found), tuple(trial.steps), trial.evidence, trial.guard, rankings)
+    return Findings(tuple(found), tuple(trial.steps), trial.evidence, trial.guard, fastest, rankings)
 
 
 def _executed_in_float(candidate: Candidate) -> list[str]:

@@ -8,6 +8,7 @@ import onnx
 
 from edgewright.export.candidates import Candidate
 from edgewright.export.config import ExportConfig
+from edgewright.export.executed import executed_by_onnxruntime, prevailing
 from edgewright.export.fp16 import to_fp16
 from edgewright.export.openvino_ir import serialize_ir, to_ir
 from edgewright.export.source import ExportSource
@@ -25,8 +26,9 @@ def float_candidates(model: onnx.ModelProto, source: ExportSource, config: Expor
         yield Candidate("model.fp32", "onnxruntime", "fp32", "fp32", None, {"model.fp32.onnx": content})
     if "fp16" in config.precisions and {"onnx", "tensorrt"} & set(config.formats):
         half = to_fp16(model).SerializeToString()
-        # ONNX Runtime has no FP16 arithmetic on x86: it casts to FP32 around every layer.
-        yield Candidate("model.fp16", "onnxruntime", "fp16", "fp32", None, {"model.fp16.onnx": half})
+        # Where ONNX Runtime has no FP16 arithmetic, as on x86, it casts to FP32 around every layer.
+        executed: Precision = "fp16" if prevailing(executed_by_onnxruntime(half)) == "fp16" else "fp32"
+        yield Candidate("model.fp16", "onnxruntime", "fp16", executed, None, {"model.fp16.onnx": half})
     if "openvino" not in config.formats:
         return
     native = executable_precisions()

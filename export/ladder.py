@@ -15,11 +15,10 @@ import onnx
 from edgewright.export.candidates import Candidate
 from edgewright.export.floats import ir_candidate
 from edgewright.export.openvino_ir import quantize_ir, serialize_ir, to_ir
-from edgewright.export.quantization.pixels import PixelForm, centre_pixels
+from edgewright.export.quantization.pixels import PixelForm
 from edgewright.export.quantization.profiles import ORT_X86, TRT, Profile
 from edgewright.export.quantization.workshop import Workshop
 from edgewright.export.trt_lint import lint_trt
-from edgewright.runtime.manifest import Layout
 from edgewright.runtime.preprocess import in_layout
 
 __all__ = ["Train", "onnx_candidate", "onnx_ways", "openvino_ways"]
@@ -71,16 +70,15 @@ def openvino_ways(
     convolution, the other one is faster.
     """
     # Pixels by plane: OpenVINO is slower with a transposition inside.
-    centred = centre_pixels(workshop.model, workshop.spec, PixelForm("NCHW", symmetric=False))
-    layout: Layout = "NHWC" if centred is None else "NCHW"
-    content = (centred or workshop.model).SerializeToString()
+    base = workshop.base(PixelForm("NCHW", symmetric=False))
+    content = base.model.SerializeToString()
 
     def by_nncf(how: str, float_layers: Sequence[str] = (), *, quantiles: bool = False) -> Candidate:
-        ir = to_ir(content, labels, workshop.spec, layout)
-        planes = partial(in_layout, layout=layout)
+        ir = to_ir(content, labels, workshop.spec, base.layout)
+        planes = partial(in_layout, layout=base.layout)
         quantized = quantize_ir(ir, workshop.pixels, planes, float_layers=float_layers, quantiles=quantiles)
         found = ir_candidate("int8", "int8", serialize_ir(quantized))
-        return replace(found, quantization=f"NNCF, {how}", layout=layout)
+        return replace(found, quantization=f"NNCF, {how}", layout=base.layout)
 
     def from_onnx(graph: onnx.ModelProto, how: str) -> Candidate:
         ir = to_ir(graph.SerializeToString(), labels, workshop.spec)

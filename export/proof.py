@@ -17,8 +17,9 @@ from edgewright.runtime.console import track
 from edgewright.runtime.manifest import Parity
 from edgewright.runtime.parallel import available_cores
 from edgewright.runtime.preprocess import in_layout
+from edgewright.runtime.scores import energy, top_scores
 from edgewright.runtime.timing import interleaved_latencies_ms
-from edgewright.train.data.loading import Batch, batches
+from edgewright.train.data.loading import batches
 from edgewright.train.evaluation import clean_renderer
 
 __all__ = ["Evidence", "Proof", "collect_evidence", "measure_latency", "prove", "with_candidate"]
@@ -32,22 +33,33 @@ RELATIVE_DIFF = {"fp32": 2e-3, "fp16": 2e-2, "bf16": 1e-1}
 """Largest logit difference a float artefact may show, relative to the largest logit. FP32 gives about 1e-5, FP16 and
 bf16 keep 11 and 8 bits, of which rounding from layer to layer costs some."""
 
+KNOWN = 0.95
+"""Share of validation pictures that must count as known."""
+
 UNLABELLED_AGREEMENT = 0.75
 """For INT8 where pictures have no labels, so that no accuracy can be measured: a coarse net for collapse."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Logits float32 (N, classes) of the trained model and of every candidate, and labels (N), of one split."""
+    """What the trained model and every candidate answer to one split.
+
+    Attributes:
+        reference: Logits float32 (N, classes) of the trained model.
+        logits: The same of every candidate, by name.
+        labels: Of the pictures (N).
+        pixels: The pictures in batches, uint8 (batch, height, width, 3); None where they are too many to keep.
+    """
 
     reference: npt.NDArray[np.float32]
     logits: Mapping[str, npt.NDArray[np.float32]]
     labels: npt.NDArray[np.int64]
+    pixels: Sequence[npt.NDArray[np.uint8]] | None = None
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What the evidence says of one candidate. `why_not` is empty if it passed."""
+    """What the evidence says of one candidate. `why_not` is empty if it passed; `known_energy` as in the manifest."""
 
     parity: Parity
     accuracy_split: str | None
@@ -55,6 +67,7 @@ class Proof:
     drop: float | None
     test_top1: float | None
     flips: int
+    known_energy: float | None
     why_not: str
 
     @property
@@ -64,9 +77,12 @@ class Proof:
 
 
 def collect_evidence(
-    source: ExportSource, candidates: Sequence[Candidate], splits: Collection[str]
+    source: ExportSource, candidates: Sequence[Candidate], splits: Collection[str], keep: int = 0
 ) -> dict[str, Evidence]:
-    """Run the trained model and all candidates over the same tensors of `splits`, one batch after the other."""
+    """Run the trained model and all candidates over the same tensors of `splits`, one batch after the other.
+
+    The pictures of a split are kept for :func:`with_candidate` if they take at most `keep` bytes.
+    """
     loaded = {candidate.name: candidate.load() for candidate in candidates}
     layouts = {candidate.name: candidate.layout for candidate in candidates}
     evidence = {}
@@ -75,15 +91,20 @@ def collect_evidence(
             samples = source.checked[split]
             reference: list[npt.NDArray[np.float32]] = []
             logits: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in loaded}
-            for batch in track(_batches(source, split), f"proving on {split}", -(-len(samples) // _BATCH)):
+            keeping = len(samples) * source.preprocess.crop**2 * 3 <= keep
+            kept: list[npt.NDArray[np.uint8]] = []
+            for pixels in track(_batches(source, split), f"proving on {split}", -(-len(samples) // _BATCH)):
                 with torch.inference_mode():
-                    reference.append(source.network(batch.inputs).numpy())
+                    reference.append(source.network(torch.from_numpy(pixels)).numpy())
                 for name, backend in loaded.items():
-                    logits[name].append(backend.run({INPUT_NAME: in_layout(batch.inputs.numpy(), layouts[name])})[0])
+                    logits[name].append(backend.run({INPUT_NAME: in_layout(pixels, layouts[name])})[0])
+                if keeping:
+                    kept.append(pixels)
             evidence[split] = Evidence(
                 np.concatenate(reference),
                 {name: np.concatenate(parts) for name, parts in logits.items()},
                 np.asarray([sample.label for sample in samples]),
+                kept if keeping else None,
             )
     finally:
         for backend in loaded.values():
@@ -102,8 +123,8 @@ def with_candidate(evidence: Mapping[str, Evidence], source: ExportSource, candi
                     **found.logits,
                     candidate.name: np.concatenate(
                         [
-                            backend.run({INPUT_NAME: in_layout(batch.inputs.numpy(), candidate.layout)})[0]
-                            for batch in _batches(source, split)
+                            backend.run({INPUT_NAME: in_layout(pixels, candidate.layout)})[0]
+                            for pixels in found.pixels or _batches(source, split)
                         ]
                     ),
                 },
@@ -114,20 +135,21 @@ def with_candidate(evidence: Mapping[str, Evidence], source: ExportSource, candi
         backend.close()
 
 
-def _batches(source: ExportSource, split: str) -> Iterator[Batch]:
+def _batches(source: ExportSource, split: str) -> Iterator[npt.NDArray[np.uint8]]:
     samples = source.checked[split]
     renderer = clean_renderer(samples, source.preprocess)
-    return batches(renderer, range(len(samples)), view=0, batch=_BATCH, threads=available_cores())
+    for batch in batches(renderer, range(len(samples)), view=0, batch=_BATCH, threads=available_cores()):
+        yield batch.inputs.numpy()
 
 
 def measure_latency(
-    candidates: Sequence[Candidate], pixels: npt.NDArray[np.uint8], seconds: float = 0.8
+    candidates: Sequence[Candidate], pixels: npt.NDArray[np.uint8], seconds: float = 0.8, threads: int | None = None
 ) -> dict[str, float]:
     """Median milliseconds per inference of one picture (1, height, width, 3), candidates taking turns.
 
     Those that are made for other machines are left out.
     """
-    loaded = {candidate.name: candidate.load() for candidate in candidates if candidate.runs_here}
+    loaded = {candidate.name: candidate.load(threads) for candidate in candidates if candidate.runs_here}
     layouts = {candidate.name: candidate.layout for candidate in candidates}
     try:
         calls = {
@@ -170,7 +192,12 @@ def prove(candidate: Candidate, evidence: Mapping[str, Evidence], *, labelled: b
         drop = 100 * (_top1(evidence[split].reference, evidence[split].labels) - top1)
         test_top1 = _top1(evidence["test"].logits[name], evidence["test"].labels) if "test" in evidence else None
     why_not = _objection(candidate, parity, drop, max_drop, largest)
-    return Proof(parity, split, top1, drop, test_top1, int((~same).sum()), why_not)
+    known = None
+    if "val" in evidence and np.isfinite(worst):
+        rows = evidence["val"].logits[name]
+        energies = [energy(float(row[index]), score) for row in rows for index, score in top_scores(row, 1)]
+        known = float(np.quantile(energies, 1 - KNOWN))
+    return Proof(parity, split, top1, drop, test_top1, int((~same).sum()), known, why_not)
 
 
 def _objection(candidate: Candidate, parity: Parity, drop: float | None, max_drop: float, largest: float) -> str:

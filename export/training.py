@@ -56,16 +56,14 @@ def make_train(source: ExportSource, workshop: Workshop, trial: Trial, epochs: i
         notice(f"{profile}: quantization-aware training, at most {epochs} epochs of {steps} batches")
         renderer = Renderer(source.training, source.preprocess, Augmentation(_CROP, source.mirrored, _JITTER), 0)
 
-        def epoch_batches(
-            epoch: int,
-        ) -> Generator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]], None, None]:
+        def epoch_batches(epoch: int) -> Generator[npt.NDArray[np.uint8], None, None]:
             order = epoch_order(labels, 0, epoch, balanced=False)[: steps * _BATCH]
             for batch in batches(renderer, order, view=epoch, batch=_BATCH):
-                yield batch.inputs.numpy(), batch.labels.numpy()
+                yield batch.inputs.numpy()
 
         try:
             result = finetune(
-                workshop.float_graph(PROFILES[profile]),
+                workshop.base(PROFILES[profile].pixels).model,
                 graph,
                 epoch_batches,
                 epochs=epochs,

@@ -20,6 +20,8 @@ __all__ = ["Step", "Trial"]
 _STEP_S = 0.3
 """How long the latency of a step is measured."""
 
+_KEPT = 256 * 2**20
+"""Bytes of pictures that are kept from one step to the next; more are decoded again."""
 
 SURE = 0.95
 """Share of the guard's pictures on which INT8 that passes must agree with the trained model to be taken at once. With
@@ -63,7 +65,7 @@ class Trial:
 
     def begin(self, candidates: Sequence[Candidate]) -> None:
         """Run the trained model and these over the guard's pictures, each decoded once."""
-        self.evidence = collect_evidence(self._source, candidates, [self.guard])
+        self.evidence = collect_evidence(self._source, candidates, [self.guard], _KEPT)
 
     def judge(self, candidate: Candidate) -> Proof:
         """By all evidence there is."""

@@ -65,7 +65,13 @@ def train_command(
     accumulate: Annotated[Optional[int], typer.Option(help="Batches per update of the weights. (default: 1)")] = None,
     imgsz: Annotated[Optional[int], typer.Option(help="Input size in pixels. (default: that of the weights)")] = None,
     train_imgsz: Annotated[
-        Optional[int], typer.Option(help="Input size in training. (default: four fifths of --imgsz from 128 px on)")
+        Optional[int], typer.Option(help="Input size in training. (default: four fifths of --imgsz from 192 px on)")
+    ] = None,
+    decode: Annotated[
+        Optional[str],
+        typer.Option(
+            help="full, or reduced: large JPEGs are decoded at 1/2 to 1/8 of their size, here and on the device."
+        ),
     ] = None,
     patience: Annotated[
         Optional[int], typer.Option(help="Stop after so many epochs without better validation.")
@@ -112,7 +118,10 @@ def train_command(
         Optional[bool],
         typer.Option("--mirror/--no-mirror", help="Mirror half of the views. (default: yes, but not digits)"),
     ] = None,
-    mixup: Annotated[Optional[float], typer.Option(help="Alpha of MixUp, such as 0.2. (default: off)")] = None,
+    mixup: Annotated[
+        Optional[float],
+        typer.Option(help="Alpha of MixUp; 0: off. (default: 0.2 where every layer is tuned for long)"),
+    ] = None,
     cutmix: Annotated[Optional[float], typer.Option(help="Alpha of CutMix, such as 1. (default: off)")] = None,
     val_fraction: Annotated[
         Optional[float], typer.Option(help="Validation share where no split exists. (default: 0.15)")

@@ -13,6 +13,7 @@ from edgewright.runtime.console import notice
 from edgewright.runtime.errors import UsageError
 from edgewright.runtime.files import atomic_write
 from edgewright.train.config import TrainConfig
+from edgewright.train.processes import launched_processes
 from edgewright.train.report import plot_compare
 from edgewright.train.run import Run
 from edgewright.train.trainer import CONFIG, default_folder, train
@@ -60,6 +61,8 @@ def compare(config: TrainConfig, *, overwrite: bool = False, resume: bool = Fals
     """
     if config.weights == "none":
         raise UsageError("--compare measures what pretrained weights are worth: set --weights to something but 'none'.")
+    if launched_processes() > 1:
+        raise UsageError("--compare compares times of one process. Start it without a launcher.")
     folder = Path(config.out) if config.out else default_folder(config, "compare")
     if folder.exists() and not (overwrite or resume):
         raise UsageError(f"'{folder}' exists. Choose another --out, continue it with --resume, or --overwrite it.")

@@ -46,6 +46,7 @@ class TrainConfig(BaseModel):
     accumulate: int = Field(1, ge=1, le=1024)
     imgsz: int | None = Field(None, ge=16, le=1024)
     train_imgsz: int | None = Field(None, ge=16, le=1024)
+    decode: Literal["full", "reduced"] = "full"
     patience: int | None = Field(None, ge=1)
     freeze: int | None = Field(None, ge=1)
 
@@ -63,7 +64,7 @@ class TrainConfig(BaseModel):
     crop_scale: float | None = Field(None, gt=0, le=1)
     color_jitter: float = Field(0.2, ge=0, lt=1)
     mirror: bool | None = None
-    mixup: float = Field(0.0, ge=0, le=10)
+    mixup: float | None = Field(None, ge=0, le=10)
     cutmix: float = Field(0.0, ge=0, le=10)
 
     val_fraction: float = Field(0.15, gt=0, lt=0.5)

@@ -55,6 +55,7 @@ class Plan:
         source: (epoch, from 1; first batch of it) -> the batches from there on, this process' share of each.
         validate: Top-1 on validation of the model in its present state.
         parameters: Parameter groups with their peak learning rates.
+        mixed_from: Pictures are mixed if so many batches are planned at the beginning.
         class_weights: float32 (classes), for a loss that balances classes.
         deadline: `time.monotonic()` at which training and validation are to be over.
         after_epoch: Called with each record; its time is in no record, and not of the budget.
@@ -73,6 +74,7 @@ class Plan:
     accumulate: int
     average: float
     mixer: Mixer
+    mixed_from: int
     class_weights: torch.Tensor | None
     patience: int | None
     precision: torch.dtype
@@ -90,6 +92,7 @@ class _Progress:
     """Where training stands. `batch` is the next batch of `epoch`; `total` is how many batches are planned in all."""
 
     total: int
+    mixing: bool = False
     epoch: int = 1
     batch: int = 0
     loss: float = 0.0
@@ -140,7 +143,9 @@ class _Fit:
         if not self._resume():
             if self.deadline is not None:
                 self._replan(self._measure())
-            notice(f"  {self.progress.total / plan.steps:.3g} epochs of {plan.steps} batches planned")
+            self.progress.mixing = bool(str(plan.mixer)) and self.progress.total >= plan.mixed_from
+            mixing = f", with {plan.mixer}" if self.progress.mixing else ""
+            notice(f"  {self.progress.total / plan.steps:.3g} epochs of {plan.steps} batches planned{mixing}")
         while self.progress.done(plan.steps) < self.progress.total:
             stale = self.progress.stale
             if plan.patience is not None and stale >= plan.patience:
@@ -254,7 +259,7 @@ class _Fit:
     def _forward(self, batch: Batch) -> tuple[torch.Tensor, int]:
         plan = self.plan
         inputs, labels = batch.inputs.to(self.device), batch.labels.to(self.device)
-        mixed, targets = plan.mixer(inputs, labels)
+        mixed, targets = plan.mixer(inputs, labels) if self.progress.mixing else (inputs, labels)
         precise = plan.precision == torch.float32
         with contextlib.nullcontext() if precise else torch.autocast(self.device.type, plan.precision):
             output = self.trainee(mixed)
@@ -265,7 +270,9 @@ class _Fit:
             if plan.taught is not None:
                 lesson = plan.taught.loss(output[1], batch)
                 loss = (1 - plan.taught_weight) * loss + plan.taught_weight * lesson
-        return loss, int((logits.argmax(1) == labels).sum())
+        # Of two pictures in one, the larger share counts.
+        shown = targets.argmax(1) if targets.ndim == 2 else targets
+        return loss, int((logits.argmax(1) == shown).sum())
 
     def _measure(self) -> float:
         """Seconds of a batch, and, noted, of a validation; leaves everything as it was."""

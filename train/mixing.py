@@ -25,6 +25,10 @@ class Mixer:
             ways.append(v2.CutMix(alpha=cutmix, num_classes=classes))
         self._ways = ways
 
+    def __str__(self) -> str:
+        """The ways, for people; empty if there are none."""
+        return " or ".join(f"{type(way).__name__} {way.alpha:g}" for way in self._ways)
+
     def __call__(self, inputs: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mix.
 

@@ -21,7 +21,7 @@ from edgewright.runtime.errors import UsageError
 from edgewright.runtime.extras import require
 from edgewright.runtime.parallel import available_cores
 
-__all__ = ["Processes", "join_processes"]
+__all__ = ["Processes", "join_processes", "launched_processes"]
 
 Item = TypeVar("Item")
 
@@ -80,6 +80,11 @@ class Processes:
         )
 
 
+def launched_processes() -> int:
+    """How many a launcher started, this one counted."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def join_processes(device: str) -> Processes:
     """Join the peers that a launcher started, or be alone; choose the device, and torch's threads on a CPU.
 
@@ -89,7 +94,7 @@ def join_processes(device: str) -> Processes:
     Raises:
         UsageError: the device cannot be used.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if launched_processes() == 1:
         torch.set_num_threads(available_cores())
         return Processes(_device(device))
     require("train", "accelerate")

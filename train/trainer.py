@@ -71,6 +71,7 @@ def train(
         data_root=config.data_root,
     )
     spec = preprocess_for(config.backbone, config.weights, config.imgsz, data.resize_to_crop)
+    spec = spec.model_copy(update={"decode": config.decode})
     pretrained = load_pretrained(config.backbone, config.weights)
     # Before the folder: --overwrite removes the earlier run, which data that cannot be trained on must not cost.
     data = _subset(without_damaged(data), config)
@@ -90,7 +91,9 @@ def train(
         fix_batchnorm(pretrained.model)
     job = Job(config, data, network, is_pretrained, spec, processes, folder, torch.float32, started, after_epoch)
     if config.strategy != "head":
-        job.precision = choose_precision(config.precision, network, job.train_size, config.batch, processes.device)
+        job.precision = processes.agree(
+            choose_precision(config.precision, network, job.train_size, config.batch, processes.device)
+        )
     notice(
         f"{config.strategy}: {config.backbone} ({pretrained.source}), {spec.crop} px, {len(data.classes)} classes, "
         + ", ".join(f"{len(samples)} {split}" for split, samples in data.splits.items())
@@ -131,6 +134,8 @@ def train(
         stages=outcome.stages,
         calibration=calibration,
     )
+    # The first removes files that the others may still need.
+    processes.wait()
     if processes.is_main:
         write_tensors(job.backbone_state(), folder / "best.safetensors")
         write_report(folder, record, data, outcome)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
 
-from edgewright.export.qat.engine import open_session
 from edgewright.export.qat.graph import TrainableGraph
+from edgewright.export.simulate import simulate
 from edgewright.runtime.errors import GateError
 
 __all__ = ["Agreement", "check_agreement"]
@@ -48,8 +47,7 @@ def check_agreement(graph: TrainableGraph, model: onnx.ModelProto, pixels: npt.N
     """
     with torch.inference_mode():
         trained = graph(torch.from_numpy(pixels)).numpy()
-    session = open_session(model, literal=True)
-    executed: npt.NDArray[Any] = session.run(None, {session.get_inputs()[0].name: pixels})[0]
+    executed = simulate(model, pixels)
     spread = max(float(trained.std()), 1e-12)
     difference = np.abs(executed - trained) / spread
     found = Agreement(

@@ -16,12 +16,11 @@ from onnxruntime.quantization import QDQQuantizer, QuantType
 from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
-from edgewright.export.quantization.pixels import centre_pixels, grid_of, preface
+from edgewright.export.quantization.pixels import Base, preface
 from edgewright.export.quantization.profiles import Profile
 from edgewright.export.quantization.ranges import Range
 from edgewright.export.quiet import quiet_loggers
 from edgewright.runtime.errors import UsageError
-from edgewright.runtime.preprocess import Preprocess
 
 __all__ = ["emit", "layers"]
 
@@ -48,33 +47,28 @@ def layers(model: onnx.ModelProto) -> list[str]:
 
 
 def emit(
-    model: onnx.ModelProto,
-    spec: Preprocess,
+    base: Base,
     profile: Profile,
     ranges: Mapping[str, Range],
     *,
     float_layers: Collection[str] = (),
-    centred: bool = True,
     keep_activations: bool = False,
 ) -> onnx.ModelProto:
     """Quantize the float graph for an engine.
 
     Args:
-        model: Float, as :func:`edgewright.export.onnx_graph.to_onnx` makes it.
-        spec: Its preprocessing.
+        base: The float graph, as the profile takes its pixels.
         profile: The engine's.
-        ranges: Of every activation of `model`, by name.
+        ranges: Of every activation, by name.
         float_layers: Names of nodes that stay in float.
-        centred: Whether the pixel itself is to be the quantized tensor, where the graph allows it.
         keep_activations: Keep Clip and Relu where the quantization after them clips just so.
 
     Raises:
         UsageError: the quantizer cannot handle an operator of this graph.
     """
-    base = centre_pixels(model, spec, profile.pixels) if centred else None
-    source = model if base is None else base
-    kept = [node.name for node in preface(source)] + list(float_layers)
-    pixel_tensor = preface(model)[-1].output[0] if base is not None else None
+    entrance = preface(base.model)
+    kept = [node.name for node in entrance] + list(float_layers)
+    pixel_tensor = entrance[-1].output[0] if base.grid is not None else None
     options: dict[str, Any] = {
         "ActivationSymmetric": profile.symmetric,
         "WeightSymmetric": True,
@@ -85,10 +79,10 @@ def emit(
     op_types = sorted({*QDQRegistry, *QLinearOpsRegistry})
     if profile.inputs_only:
         op_types = list(_TRT_OPS)
-        options["OpTypesToExcludeOutputQuantization"] = sorted({node.op_type for node in source.graph.node})
-    usable = _clipped(source, {name: value for name, value in ranges.items() if name != pixel_tensor})
-    if pixel_tensor is not None:
-        grid = grid_of(spec, symmetric=profile.pixels.symmetric)
+        options["OpTypesToExcludeOutputQuantization"] = sorted({node.op_type for node in base.model.graph.node})
+    usable = _clipped(base.model, {name: value for name, value in ranges.items() if name != pixel_tensor})
+    if base.grid is not None and pixel_tensor is not None:
+        grid = base.grid
         usable[pixel_tensor] = (-grid.zero_point * grid.scale, (255 - grid.zero_point) * grid.scale)
         options["TensorQuantOverrides"] = {
             pixel_tensor: [
@@ -102,7 +96,7 @@ def emit(
     with _quiet(), tempfile.TemporaryDirectory() as folder:
         try:
             quantizer = QDQQuantizer(
-                _with_shapes(source),
+                _with_shapes(base.model),
                 True,
                 profile.reduce_range,
                 QuantType.QInt8,
@@ -114,7 +108,7 @@ def emit(
                 options,
             )
             quantizer.quantize_model()
-        except (ValueError, KeyError, RuntimeError, NotImplementedError) as error:
+        except (ValueError, RuntimeError) as error:  # what it raises for operators and types that it does not know
             raise UsageError(
                 f"ONNX Runtime's quantizer cannot handle this graph: {error}. Ask for --precisions fp32,fp16 only, "
                 "or choose another backbone."

@@ -19,7 +19,7 @@ from edgewright.export.onnx_graph import INPUT_NAME
 from edgewright.runtime.manifest import Layout
 from edgewright.runtime.preprocess import Preprocess
 
-__all__ = ["Grid", "PixelForm", "centre_pixels", "grid_of", "preface"]
+__all__ = ["Base", "Grid", "PixelForm", "centre_pixels", "grid_of", "preface"]
 
 _SCALE, _ZERO_POINT = "pixel_scale", "pixel_zero_point"
 
@@ -38,6 +38,18 @@ class PixelForm:
 
     layout: Layout
     symmetric: bool
+
+
+@dataclass(frozen=True)
+class Base:
+    """A float graph to be quantized: `layout` of its uint8 input, and the grid that its pixels are already on.
+
+    None: its own preface normalises them in float.
+    """
+
+    model: onnx.ModelProto
+    layout: Layout
+    grid: Grid | None
 
 
 def grid_of(spec: Preprocess, *, symmetric: bool) -> Grid:

@@ -15,12 +15,11 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime as ort
 
 from edgewright.export.onnx_graph import INPUT_NAME
+from edgewright.export.simulate import open_session
 from edgewright.runtime.console import track
 from edgewright.runtime.errors import DataError
-from edgewright.runtime.parallel import available_cores
 
 __all__ = ["METHODS", "Histogram", "Method", "Range", "collect_histograms", "draw_ranges"]
 
@@ -91,10 +90,7 @@ def collect_histograms(model: onnx.ModelProto, pixels: npt.NDArray[np.uint8]) ->
     probe.graph.output.extend(
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names if name not in outputs
     )
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = available_cores()
-    options.log_severity_level = 4
-    session = ort.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = open_session(probe.SerializeToString())
     found = {name: Histogram.empty() for name in names}
     starts = range(0, len(pixels), _BATCH)
     for start in track(starts, "collecting ranges", len(starts)):

@@ -9,11 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from edgewright.export.onnx_graph import INPUT_NAME
-from edgewright.export.simulate import SimulatedBackend
+from edgewright.export.simulate import simulate
 from edgewright.runtime.console import track
-from edgewright.runtime.manifest import Layout
-from edgewright.runtime.preprocess import in_layout
 
 __all__ = ["LayerDamage", "divergence", "rank_layers"]
 
@@ -39,9 +36,7 @@ def _log_softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     return result
 
 
-def rank_layers(
-    quantized: onnx.ModelProto, names: Sequence[str], pixels: npt.NDArray[np.uint8], layout: Layout
-) -> list[LayerDamage]:
+def rank_layers(quantized: onnx.ModelProto, names: Sequence[str], pixels: npt.NDArray[np.uint8]) -> list[LayerDamage]:
     """Damage of each layer, the worst first.
 
     Args:
@@ -49,26 +44,18 @@ def rank_layers(
             weights and none for biases, so that each pair can be taken away.
         names: Of the layers to rank; those that are not in the graph, or are in float there, are left out.
         pixels: uint8 (N, height, width, 3), a few dozen.
-        layout: Of the graph's input.
     """
-    feeds = {INPUT_NAME: in_layout(pixels, layout)}
     pairs = _pairs(quantized)
-    reference = _run(_with_pairs(quantized, pairs, set()), feeds)
+    reference = simulate(_with_pairs(quantized, pairs, set()), pixels)
     nodes = {node.name: node for node in quantized.graph.node}
     found = []
     for name in track(names, "ranking layers", len(names)):
         node = nodes.get(name)
         own = set() if node is None else {value for value in node.input if value in pairs}
         if node is not None and own:
-            logits = _run(_with_pairs(quantized, pairs, own), feeds)
+            logits = simulate(_with_pairs(quantized, pairs, own), pixels)
             found.append(LayerDamage(name, node.op_type, divergence(reference, logits)))
     return sorted(found, key=lambda damage: -damage.divergence)
-
-
-def _run(model: onnx.ModelProto, feeds: dict[str, npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
-    backend = SimulatedBackend(model.SerializeToString(), "a graph with some layers quantized")
-    logits: npt.NDArray[np.float32] = backend.run(feeds)[0]
-    return logits
 
 
 def _pairs(model: onnx.ModelProto) -> dict[str, str]:

@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from edgewright.export.onnx_graph import INPUT_NAME
 from edgewright.export.quantization.emitter import emit, layers
-from edgewright.export.quantization.pixels import centre_pixels
+from edgewright.export.quantization.pixels import Base, PixelForm, centre_pixels, grid_of
 from edgewright.export.quantization.profiles import Profile
-from edgewright.export.quantization.ranges import METHODS, Histogram, Method, collect_histograms, draw_ranges
+from edgewright.export.quantization.ranges import METHODS, Histogram, Method, Range, collect_histograms, draw_ranges
 from edgewright.export.quantization.sensitivity import LayerDamage, divergence, rank_layers
-from edgewright.export.simulate import SimulatedBackend
-from edgewright.runtime.preprocess import Preprocess
+from edgewright.export.simulate import simulate
+from edgewright.runtime.console import notice
+from edgewright.runtime.preprocess import Preprocess, in_layout
 
 __all__ = ["Workshop"]
 
@@ -27,7 +27,8 @@ _COMPARED = 64
 _RANKED = 16
 """Calibration pictures on which layers are ranked; there are many layers, and the worst stand out."""
 
-_BATCH = 16
+_EXACT = 0.01
+"""Divergence of the logits, in nats, up to which the pixel may be the quantized tensor: a fraction of what INT8 costs."""
 
 
 class Workshop:
@@ -52,6 +53,8 @@ class Workshop:
     ) -> None:
         self.model, self.spec, self.pixels = model, spec, pixels
         self._allowed = methods
+        self._bases: dict[PixelForm, Base] = {}
+        self._ranges: dict[tuple[Method, bool], dict[str, Range]] = {}
         self._methods: dict[str, list[tuple[Method, float]]] = {}
         self.rankings: dict[str, list[LayerDamage]] = {}
 
@@ -60,24 +63,43 @@ class Workshop:
         """Of every activation, collected at the first use."""
         return collect_histograms(self.model, self.pixels)
 
-    def quantize(
-        self, profile: Profile, method: Method, float_layers: Sequence[str] = (), *, centred: bool = True
-    ) -> onnx.ModelProto:
-        """The model as `profile` wants it; the named layers stay in float."""
-        ranges = draw_ranges(self.histograms, method, symmetric=profile.symmetric)
-        return emit(self.model, self.spec, profile, ranges, float_layers=float_layers, centred=centred)
+    @cached_property
+    def _reference(self) -> npt.NDArray[np.float32]:
+        """Logits of the float model for the compared pictures."""
+        return simulate(self.model, self.pixels[:_COMPARED])
 
-    def float_graph(self, profile: Profile) -> onnx.ModelProto:
-        """The float model with its pixels as the profile's graphs take them, where that can be."""
-        return centre_pixels(self.model, self.spec, profile.pixels) or self.model
+    def base(self, form: PixelForm) -> Base:
+        """The float model with its pixels in this form; as it is, and that is said, where it would answer otherwise."""
+        if form not in self._bases:
+            centred = centre_pixels(self.model, self.spec, form)
+            why_not = "it does not begin with one convolution that has a bias"
+            if centred is not None:
+                logits = simulate(centred, in_layout(self.pixels[:_COMPARED], form.layout))
+                off = divergence(self._reference, logits)
+                why_not = f"its answers would differ by {off:.3f} nats" if off > _EXACT else ""
+            if centred is None or why_not:
+                notice(f"the float graph normalises its pixels in front of the INT8 layers: {why_not}")
+                self._bases[form] = Base(self.model, "NHWC", None)
+            else:
+                self._bases[form] = Base(centred, form.layout, grid_of(self.spec, symmetric=form.symmetric))
+        return self._bases[form]
+
+    def quantize(self, profile: Profile, method: Method, float_layers: Sequence[str] = ()) -> onnx.ModelProto:
+        """The model as `profile` wants it; the named layers stay in float."""
+        return emit(self.base(profile.pixels), profile, self._drawn(profile, method), float_layers=float_layers)
+
+    def _drawn(self, profile: Profile, method: Method) -> dict[str, Range]:
+        key = method, profile.symmetric
+        if key not in self._ranges:
+            self._ranges[key] = draw_ranges(self.histograms, method, symmetric=profile.symmetric)
+        return self._ranges[key]
 
     def methods(self, profile: Profile) -> list[tuple[Method, float]]:
         """Methods with the divergence of their logits from the float model's, the best first."""
         if profile.name not in self._methods:
             pixels = self.pixels[:_COMPARED]
-            reference = _logits(self.model, pixels)
             found = [
-                (method, divergence(reference, _logits(self.quantize(profile, method), pixels)))
+                (method, divergence(self._reference, simulate(self.quantize(profile, method), pixels)))
                 for method in self._allowed
             ]
             self._methods[profile.name] = sorted(found, key=lambda pair: pair[1])
@@ -88,15 +110,7 @@ class Workshop:
         if profile.name not in self.rankings:
             # Pairs that can be taken away one by one; scales are those of the profile.
             apart = replace(profile, weight_pairs=True, quantize_bias=False)
-            method = self.methods(profile)[0][0]
-            ranges = draw_ranges(self.histograms, method, symmetric=profile.symmetric)
-            graph = emit(self.model, self.spec, apart, ranges, keep_activations=True)
-            pixels = self.pixels[:_RANKED]
-            self.rankings[profile.name] = rank_layers(graph, layers(self.model), pixels, profile.pixels.layout)
+            ranges = self._drawn(profile, self.methods(profile)[0][0])
+            graph = emit(self.base(profile.pixels), apart, ranges, keep_activations=True)
+            self.rankings[profile.name] = rank_layers(graph, layers(self.model), self.pixels[:_RANKED])
         return self.rankings[profile.name]
-
-
-def _logits(model: onnx.ModelProto, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    backend = SimulatedBackend(model.SerializeToString(), "a graph on trial")
-    parts = [pixels[start : start + _BATCH] for start in range(0, len(pixels), _BATCH)]
-    return np.concatenate([backend.run({INPUT_NAME: part})[0] for part in parts])

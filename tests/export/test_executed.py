@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections import Counter
 from typing import Any
 
@@ -11,7 +12,13 @@ import onnx
 import pytest
 import torch
 
-from edgewright.export.executed import ExecutedLayer, executed_by_onnxruntime, executed_by_openvino, float_layers
+from edgewright.export.executed import (
+    ExecutedLayer,
+    executed_by_onnxruntime,
+    executed_by_openvino,
+    float_layers,
+    prevailing,
+)
 from edgewright.export.fp16 import to_fp16
 from edgewright.export.onnx_graph import to_onnx
 from edgewright.export.openvino_ir import quantize_ir, serialize_ir, to_ir
@@ -108,6 +115,13 @@ def test_onnx_runtime_executes_fp16_in_fp32_on_this_cpu_and_it_shows(resnet: onn
     # True of x86; where ONNX Runtime has FP16 kernels (some ARM), the same function tells of them.
     assert set(precisions(layers, "Conv", "Gemm")) <= {"fp32", "fp16"}
     assert len([layer for layer in layers if layer.op == "Conv"]) == len(names(resnet, "Conv"))
+    if platform.machine() in ("x86_64", "AMD64"):
+        assert prevailing(layers) == "fp32"
+
+
+def test_precision_that_prevails_is_that_of_the_heavy_layers() -> None:
+    kinds = {"QLinearConv": "int8", "FusedConv": "int8", "QGemm": "int8", "Conv": "fp32", "Relu": "fp32", "Mul": "fp32"}
+    assert prevailing(ExecutedLayer(op.lower(), op, precision) for op, precision in kinds.items()) == "int8"
 
 
 def test_float_model_is_float_throughout_in_openvino(resnet: onnx.ModelProto) -> None:

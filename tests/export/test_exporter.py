@@ -158,6 +158,7 @@ def test_failing_gate_keeps_the_older_bundle(digits_run: Run, bundle_path: Path,
         precisions=("int8",),
         max_drop=0,
         calibration_images=8,
+        calibration_method="entropy",
         qat_epochs=0,
     )
     with pytest.raises(GateError, match="No artefact passed its gate"):

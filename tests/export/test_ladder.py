@@ -10,7 +10,7 @@ from PIL import Image
 
 from edgewright.export.config import ExportConfig
 from edgewright.export.exporter import Export, export
-from edgewright.runtime.errors import DataError, GateError
+from edgewright.runtime.errors import DataError
 from edgewright.train.run import Run
 
 pytestmark = pytest.mark.slow
@@ -101,9 +101,3 @@ def test_interrupt_leaves_the_older_bundle(
         export(config_for(digits_run, out, precisions=("fp32",)))
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
-
-
-def test_gate_names_what_was_lost_when_nothing_is_left(digits_run: Run, tmp_path: Path) -> None:
-    changes = {"calibration": faint_pictures(tmp_path), "qat_epochs": 0, "max_drop": 0.0, "precisions": ("int8",)}
-    with pytest.raises(GateError, match="No artefact passed its gate"):
-        export(config_for(digits_run, tmp_path / "bundle", calibration_method="entropy", **changes))

@@ -7,8 +7,11 @@ import numpy.typing as npt
 import pytest
 
 from edgewright.export.candidates import Candidate
-from edgewright.export.proof import Evidence, Proof, prove
+from edgewright.export.onnx_graph import to_onnx
+from edgewright.export.proof import Evidence, Proof, collect_evidence, prove, with_candidate
+from edgewright.export.source import source_from_run
 from edgewright.runtime.manifest import Precision
+from edgewright.train.run import Run
 
 CLASSES = 5
 
@@ -101,3 +104,20 @@ def test_what_its_engine_would_reject_is_refused() -> None:
 def test_golden_tolerance_has_room_for_rounding_and_none_for_another_model() -> None:
     proof = judge("fp32", np.full((200, CLASSES), 1e-4, dtype=np.float32))
     assert 1e-4 < proof.parity.golden_tolerance < 0.01
+
+
+def test_pictures_that_were_kept_give_the_same_evidence_as_those_decoded_again(digits_run: Run) -> None:
+    source = source_from_run(digits_run.folder, None)
+    model = to_onnx(source.network, source.preprocess.crop).SerializeToString()
+    first, other = (
+        Candidate(name, "onnxruntime", "fp32", "fp32", None, {f"{name}.onnx": model}) for name in ("first", "other")
+    )
+    size = len(source.checked["val"]) * source.preprocess.crop**2 * 3
+    found = []
+    for keep, kept in ((size - 1, False), (size, True)):
+        evidence = collect_evidence(source, [first], ["val"], keep)
+        assert (evidence["val"].pixels is not None) == kept
+        found.append(with_candidate(evidence, source, other)["val"].logits)
+    assert set(found[0]) == {"first", "other"}
+    for logits in (*found[0].values(), *found[1].values()):
+        np.testing.assert_array_equal(logits, found[0]["first"])

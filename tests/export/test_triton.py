@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ import numpy as np
 import onnx
 import openvino as ov
 import pytest
+import tritonclient
 from google.protobuf import text_format
 from onnx import TensorProto, helper, numpy_helper
-from tritonclient.grpc import model_config_pb2
 
 from edgewright.export import triton
 from edgewright.export.openvino_ir import serialize_ir, to_ir
@@ -22,6 +23,20 @@ from edgewright.runtime.errors import BundleError, UsageError
 from edgewright.runtime.manifest import Manifest
 from edgewright.runtime.preprocess import Preprocess
 
+
+def triton_schema() -> Any:
+    """Triton's schema of configurations, without the rest of `tritonclient.grpc`, which KServe's client has as well: protobuf
+    takes each message once in a process."""
+    path = Path(tritonclient.__path__[0]) / "grpc" / "model_config_pb2.py"
+    spec = importlib.util.spec_from_file_location("model_config_pb2", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+model_config_pb2 = triton_schema()
 SPEC = Preprocess(resize=18, crop=16)
 LABELS = ("red", "très vert", "blue sky")
 Document = dict[str, Any]

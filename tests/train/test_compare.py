@@ -16,6 +16,7 @@ from edgewright.train.run import Run, read_run
 
 def config(folder: Path, **changes: object) -> TrainConfig:
     usual = {"data": "digits", "backbone": "mobilenet_v3_small", "weights": "builtin", "imgsz": 32, "per_class": 5}
+    usual |= {"val_fraction": 0.08, "test_fraction": 0.08}
     return TrainConfig(**(usual | {"epochs": 1, "batch": 16, "views": 1, "out": str(folder)} | changes))  # type: ignore[arg-type]
 
 
@@ -77,6 +78,13 @@ def test_comparison_needs_weights_to_compare_with(tmp_path: Path) -> None:
     assert not (tmp_path / "all").exists()
 
 
+def test_comparison_in_several_processes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="--compare compares times of one process"):
+        compare(config(tmp_path / "all"))
+    assert not (tmp_path / "all").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("head", "scratch", "expected"),
@@ -97,4 +105,4 @@ def test_verdict_is_about_more_than_noise(compared: Comparison, head: float, scr
     ]
     verdict = _verdict(runs)
     assert verdict.startswith(expected)
-    assert "on 269 validation pictures" in verdict
+    assert "on 145 validation pictures" in verdict

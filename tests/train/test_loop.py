@@ -72,6 +72,7 @@ def plan(model: nn.Module, **changes: Any) -> Plan:
         accumulate=1,
         average=0.0,
         mixer=Mixer(0.0, 0.0, CLASSES),
+        mixed_from=0,
         class_weights=None,
         patience=None,
         precision=torch.float32,
@@ -122,6 +123,20 @@ def test_first_step_is_nesterovs_on_the_smoothed_and_weighted_loss(
     found = weights(model)
     assert torch.allclose(found["weight"], by_hand.state_dict()["weight"] - rate * gradient, atol=1e-6)
     assert torch.allclose(found["bias"], by_hand.state_dict()["bias"] - rate * bias_gradient, atol=1e-6)
+
+
+@pytest.mark.parametrize(("mixed_from", "mixed"), [(2 * STEPS, 2 * STEPS), (2 * STEPS + 1, 0)])
+def test_pictures_are_mixed_if_training_is_planned_long_enough(tmp_path: Path, mixed_from: int, mixed: int) -> None:
+    class Counter(Mixer):
+        calls = 0
+
+        def __call__(self, inputs: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            self.calls += 1
+            return super().__call__(inputs, labels)
+
+    mixer = Counter(0.2, 0.0, CLASSES)
+    run(linear(), tmp_path, epochs=2, mixer=mixer, mixed_from=mixed_from)
+    assert mixer.calls == mixed
 
 
 def test_one_update_of_accumulated_batches_is_exactly_that_of_the_large_batch(tmp_path: Path) -> None:
@@ -419,10 +434,10 @@ def test_rate_ends_near_nothing_where_the_budget_ends(tmp_path: Path) -> None:
 def test_budget_that_is_resumed_counts_what_was_used(tmp_path: Path) -> None:
     def slow() -> nn.Module:
         model = linear()
-        model.register_forward_hook(lambda module, *_: time.sleep(0.02) if module.training else None)
+        model.register_forward_hook(lambda module, *_: time.sleep(0.04) if module.training else None)
         return model
 
-    budget_s = 2.0
+    budget_s = 4.0
     with pytest.raises(KeyboardInterrupt):
         # Four of these batches are only measured.
         run(
@@ -435,5 +450,5 @@ def test_budget_that_is_resumed_counts_what_was_used(tmp_path: Path) -> None:
         )
     started = time.monotonic()
     run(slow(), tmp_path, epochs=1000, deadline=started + budget_s, checkpoint_s=-1.0)
-    # The first part took 48 steps of 20 ms; without them counted, this one would take all of 2 s.
+    # The first part took 48 steps of 40 ms; without them counted, this one would take all of 4 s.
     assert time.monotonic() - started < budget_s - 0.6

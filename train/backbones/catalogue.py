@@ -90,13 +90,8 @@ def build_empty(name: str, classes: int = IMAGENET_CLASSES) -> nn.Module:
             where = {"device": "cpu"} if func in (torch.arange, torch.linspace, torch.tensor) else {}
             return func(*args, **(where | (kwargs or {})))
 
-    try:
-        with torch.device("meta"):
-            model = build_backbone(name, classes)
-    except NotImplementedError:
-        # The mode makes every call slower.
-        with torch.device("meta"), NumbersHaveValues():
-            model = build_backbone(name, classes)
+    with torch.device("meta"), NumbersHaveValues():
+        model = build_backbone(name, classes)
     drop_auxiliary(model)
     return model.to("meta").eval()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -38,7 +39,11 @@ class Renderer:
         if view == 0:
             return preprocess(sample.source, self.spec)
         rng = np.random.default_rng((self.seed, view, index))
-        return np.asarray(augment(read_image(sample.source), self.spec, self.augmentation, rng))
+        least = self.spec.least_side
+        if least is not None:
+            # The smallest crop still has as many pixels.
+            least = math.ceil(least / math.sqrt(self.augmentation.crop_scale))
+        return np.asarray(augment(read_image(sample.source, least_side=least), self.spec, self.augmentation, rng))
 
 
 @dataclass(frozen=True)

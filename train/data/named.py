@@ -10,7 +10,6 @@ import contextlib
 import os
 import socket
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from PIL import Image
 from edgewright.runtime.console import notice, track
 from edgewright.runtime.errors import DataError
 from edgewright.runtime.extras import require
+from edgewright.runtime.files import temporary_folder
 from edgewright.train.data.folders import list_folder
 from edgewright.train.data.listing import Listing, divide, refuse
 from edgewright.train.data.samples import ImageData
@@ -101,8 +101,8 @@ def _convert(name: str, root: Path, folder: Path) -> None:
         raise DataError(
             f"No folder for datasets at '{root}': {error.strerror}. Choose another: --data-root."
         ) from error
-    with tempfile.TemporaryDirectory(dir=root, prefix=f".{folder.name}.new-", ignore_cleanup_errors=True) as temporary:
-        complete = Path(temporary, "complete")
+    with temporary_folder(folder) as temporary:
+        complete = temporary / "complete"
         for split in ("train", "test"):
             write_pictures(_fetch(name, root, split), complete / split, f"{name}: {split} pictures")
         # One call for all files: to sync each of 70,000 on its own takes minutes.

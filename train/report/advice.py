@@ -123,7 +123,7 @@ def _about_fitting(record: RunRecord, records: Sequence[EpochRecord]) -> list[tu
                 "pictures by heart. More pictures help most; ",
                 Code("--augment trivial"),
                 " or ",
-                Code("--mixup 0.2"),
+                Code("--mixup 0.4"),
                 " make more of those there are.",
             )
         )

@@ -134,8 +134,11 @@ class _Story:
         self._folder = job.folder / "last"
         self._path = self._folder / "auto.json"
         self._closing_s: float | None = None
-        if self._path.is_file():
+        if job.processes.is_main and self._path.is_file():
             self.attempts = _Progress.model_validate_json(self._path.read_text()).attempts
+        # What the first process finds, before it goes on: a late one would take what it has just written for done.
+        self.attempts = job.processes.agree(self.attempts)
+        if self.attempts:
             job.started = time.monotonic() - self.attempts[-1].record.seconds
 
     @property
@@ -179,7 +182,7 @@ class _Story:
         name = "all" if everything else f"top {depth} of {self._total} stages" + ("" if trial else ", longer")
         key = f"{depth}-trial" if trial else f"{depth}-full"
         if known := self._known(key):
-            return verdict(known.gain, known.noise, self._epochs_of(key))
+            return verdict(known.record.gain, known.record.noise, known.epochs)
         deadline = self._deadline(name, trial=trial)
         if deadline is not None and job.processes.agree(deadline <= time.monotonic()):
             return Verdict.NO_TIME
@@ -213,12 +216,9 @@ class _Story:
             return now
         return now + share_s
 
-    def _known(self, key: str) -> StageRecord | None:
+    def _known(self, key: str) -> _Attempt | None:
         """The attempt of this name, if an interrupted run has made it."""
-        return next((attempt.record for attempt in self.attempts if attempt.key == key), None)
-
-    def _epochs_of(self, key: str) -> list[EpochRecord]:
-        return next(attempt.epochs for attempt in self.attempts if attempt.key == key)
+        return next((attempt for attempt in self.attempts if attempt.key == key), None)
 
     def _record(
         self,

@@ -35,8 +35,9 @@ centre crop does (Touvron et al., "Fixing the train-test resolution discrepancy"
 _CROP, _CROP_OF_FILLED = 0.35, 0.7
 """Smallest area of a random crop; of a picture that its subject fills, small parts would say nothing."""
 
-_SMALLEST_SHRUNK = 128
-"""Below this size pictures are trained on as they are evaluated: little is left to shrink."""
+_SMALLEST_SHRUNK = 192
+"""Below this size pictures are trained on as they are evaluated: little is left to shrink. MobileNetV3-small reached validation
+top-1 0.54 at 128 px trained at 96 px, and 0.63 at 112 px trained at 112 px (clothing, built-in weights, 8 epochs)."""
 
 _EPOCHS = 8
 _EPOCHS_IN_BUDGET = 30

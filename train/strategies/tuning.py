@@ -27,7 +27,16 @@ from edgewright.train.strategies.job import Job, Outcome
 from edgewright.train.strategies.rates import parameter_groups, stage_names, weight_decay
 from edgewright.train.strategies.teaching import taught_by
 
-__all__ = ["Tuned", "closing_seconds", "evaluate", "train_tuned", "tune"]
+__all__ = ["Tuned", "closing_seconds", "evaluate", "mixing", "train_tuned", "tune"]
+
+_MIXUP = 0.2
+"""Alpha of Zhang et al., "mixup" (2018), for ImageNet."""
+
+_MIXED_EPOCHS, _MIXED_BATCHES = 5, 480
+"""From how many on pictures are mixed: before that it holds up what is learnt. Clothing, MobileNetV2, 96 batches an epoch:
+after 9 epochs test top-1 0.938 and 0.935 with it, 0.919 and 0.930 without; after two, validation 0.880 with it, 0.900
+without. 300 digits, SqueezeNet, 6 epochs of 19 batches: validation 0.83 with it, 0.90 without.
+"""
 
 _REPORT_S = 5.0
 """Kept back of a budget for pictures and report."""
@@ -52,7 +61,8 @@ def train_tuned(job: Job, trained_stages: int | None) -> Outcome:
         trained_stages: Counted from the head; None for everything.
     """
     start = job.folder / "last" / "start.safetensors"
-    if not start.is_file():
+    # Agreed on before the first process writes it: none may take it for what an interrupted run left.
+    if not job.processes.agree(start.is_file()):
         _solve_or_not(job, start)
     job.load_weights(start)
     deadline = None if job.deadline is None else job.deadline - closing_seconds(job)
@@ -133,6 +143,7 @@ def tune(
     groups = _global_batches(job, len(labels))
     taught = taught_by(job, setting.model, setting.renderer) if config.teacher else None
     cached_views = config.views if taught is not None or trained_stages is not None else None
+    mixer, mixed_from = mixing(job, trained_stages, len(groups))
 
     def source(epoch: int, first: int) -> Generator[Batch, None, None]:
         row = (epoch - 1) % cached_views if cached_views else epoch - 1
@@ -159,7 +170,8 @@ def tune(
         label_smoothing=config.label_smoothing,
         accumulate=config.accumulate,
         average=config.ema,
-        mixer=Mixer(config.mixup, config.cutmix, len(job.data.classes)),
+        mixer=mixer,
+        mixed_from=mixed_from,
         class_weights=weights,
         patience=config.patience,
         precision=job.precision,
@@ -179,6 +191,19 @@ def tune(
     if taught is not None:
         taught.close()
     return Tuned(records, val) if records else None
+
+
+def mixing(job: Job, trained_stages: int | None, steps: int) -> tuple[Mixer, int]:
+    """How pictures are mixed, and from how many planned batches on, where an epoch has `steps`.
+
+    A pretrained network that learns as a whole knows a few thousand pictures by heart after some epochs: it is shown
+    mixed ones unless the configuration says otherwise.
+    """
+    config, classes = job.config, len(job.data.classes)
+    learns_as_a_whole = job.pretrained and trained_stages is None and config.teacher is None
+    if learns_as_a_whole and config.mixup is None and not config.cutmix:
+        return Mixer(_MIXUP, 0.0, classes), max(_MIXED_EPOCHS * steps, _MIXED_BATCHES)
+    return Mixer(config.mixup or 0.0, config.cutmix, classes), 0
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from edgewright.export.quantization.pixels import PixelForm, centre_pixels, pref
 from edgewright.export.quantization.profiles import ORT_ARM, ORT_X86, PROFILES, TRT, Profile
 from edgewright.export.quantization.ranges import METHODS
 from edgewright.export.quantization.workshop import Workshop
-from edgewright.export.simulate import SimulatedBackend
+from edgewright.export.simulate import simulate
 from edgewright.export.trt_lint import lint_trt
 
 if TYPE_CHECKING:
@@ -26,13 +27,13 @@ if TYPE_CHECKING:
 every_profile = pytest.mark.parametrize("profile", PROFILES.values(), ids=str)
 
 
-def simulate(model: onnx.ModelProto, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    return np.asarray(SimulatedBackend(model.SerializeToString(), "a graph").run({"pixels": pixels})[0])
-
-
 def execute(model: onnx.ModelProto, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     return np.asarray(session.run(None, {"pixels": pixels})[0])
+
+
+def convolution(model: onnx.ModelProto) -> onnx.NodeProto:
+    return next(node for node in model.graph.node if node.op_type == "Conv")
 
 
 def kinds(model: onnx.ModelProto) -> Counter[str]:
@@ -129,10 +130,24 @@ def test_layer_in_float_between_quantized_ones_does_not_hurt(digits: Digits, wor
         assert apart < 1.3 * whole
 
 
-def test_preface_can_stay_in_float(digits: Digits, workshop: Workshop) -> None:
-    names = [node.op_type for node in preface(workshop.quantize(ORT_X86, "mse", centred=False))]
-    assert {"Cast", "Mul", "Add"} <= set(names)
+def test_preface_stays_in_float_where_the_pixel_cannot_be_the_tensor(
+    digits: Digits, workshop: Workshop, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert "Cast" not in kinds(workshop.quantize(ORT_X86, "mse"))
+    assert "normalises its pixels" not in capsys.readouterr().err
+    without_bias, padded = copy.deepcopy(digits.model), copy.deepcopy(digits.model)
+    del convolution(without_bias).input[2]
+    # It pads with what the mean colour becomes, as far from the grey that would take its place as can be.
+    axes = {attribute.name: attribute for attribute in convolution(padded).attribute}
+    axes["pads"].ints[:] = [40, 40, 0, 0]
+    del padded.graph.value_info[:]
+    for model, spec, why in (
+        (without_bias, digits.spec, "one convolution that has a bias"),
+        (padded, digits.spec.model_copy(update={"mean": (0.0, 0.0, 1.0)}), "would differ by"),
+    ):
+        entrance = preface(Workshop(model, spec, digits.known[:32]).quantize(ORT_X86, "minmax"))
+        assert {"Cast", "Mul", "Add"} <= {node.op_type for node in entrance}
+        assert why in capsys.readouterr().err
 
 
 def test_methods_are_ranked_by_what_they_do_to_the_logits(workshop: Workshop) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,11 +68,12 @@ class Runs:
 
 
 @pytest.fixture(scope="session")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    folder = tmp_path_factory.mktemp("runs")
+def runs(made_once: Callable[[str, Callable[[Path], Any]], Any]) -> Runs:
+    def make(folder: Path) -> tuple[Run, Run]:
+        def trained(name: str, strategy: str, weights: str) -> Run:
+            config = {"data": "digits", "backbone": "mobilenet_v3_small", "imgsz": 32, "epochs": 1, "per_class": 30}
+            return train(TrainConfig(**config, strategy=strategy, weights=weights, out=str(folder / name)))
 
-    def made(name: str, strategy: str, weights: str) -> Run:
-        config = {"data": "digits", "backbone": "mobilenet_v3_small", "imgsz": 32, "epochs": 1, "per_class": 30}
-        return train(TrainConfig(**config, strategy=strategy, weights=weights, out=str(folder / name)))
+        return trained("only-the-head", "head", "builtin"), trained("from-scratch", "scratch", "none")
 
-    return Runs(made("only-the-head", "head", "builtin"), made("from-scratch", "scratch", "none"))
+    return Runs(*made_once("audited-runs", make))

@@ -28,7 +28,7 @@ from edgewright.train.processes import Processes
 from edgewright.train.strategies import Job, run_strategy
 from edgewright.train.strategies.auto import gain_and_noise, levels
 from edgewright.train.strategies.balance import class_weights
-from edgewright.train.strategies.tuning import stage_names
+from edgewright.train.strategies.tuning import mixing, stage_names
 
 BACKBONE = "mobilenet_v3_small"
 
@@ -190,7 +190,9 @@ def test_budget_too_short_for_anything_is_refused(tmp_path: Path) -> None:
 def test_same_seed_gives_the_same_bits(tmp_path: Path, strategy: str) -> None:
     found = []
     for attempt in ("first", "second"):
-        work = job(tmp_path / attempt, strategy=strategy, per_class=6, views=2, mixup=0.2, ema=0.9)
+        # A trial of `auto` has its number of batches; small ones are enough.
+        batch = 4 if strategy == "auto" else 16
+        work = job(tmp_path / attempt, strategy=strategy, per_class=6, views=2, mixup=0.2, ema=0.9, batch=batch)
         outcome = run_strategy(work)
         found.append((work.backbone_state(), outcome.results["test"].logits))
     (first, logits), (second, other_logits) = found
@@ -209,6 +211,35 @@ def test_another_seed_gives_other_weights(tmp_path: Path) -> None:
 
 
 # Recipes
+
+
+@pytest.mark.parametrize(
+    ("strategy", "trained_stages", "recipe", "found"),
+    [
+        ("full", None, {}, "MixUp 0.2"),
+        ("auto", None, {}, "MixUp 0.2"),
+        ("partial", 2, {}, ""),
+        ("scratch", None, {}, ""),
+        ("full", None, {"teacher": "resnet50"}, ""),
+        ("full", None, {"mixup": 0.0}, ""),
+        ("full", None, {"mixup": 0.4}, "MixUp 0.4"),
+        ("full", None, {"cutmix": 1.0}, "CutMix 1"),
+    ],
+)
+def test_mixup_is_usual_where_a_whole_pretrained_network_learns_long(
+    tmp_path: Path, strategy: str, trained_stages: int | None, recipe: dict[str, Any], found: str
+) -> None:
+    work = job(tmp_path, colours(), strategy=strategy, **recipe)
+    assert str(mixing(work, trained_stages, 96)[0]) == found
+    usual = found == "MixUp 0.2"
+    # Five epochs, but no fewer than 480 batches.
+    assert [mixing(work, trained_stages, steps)[1] for steps in (10, 200)] == ([480, 1000] if usual else [0, 0])
+
+
+def test_training_accuracy_counts_the_larger_share(tmp_path: Path) -> None:
+    """Reddish and bluish pictures, told apart before training: where two are mixed, the one that is seen more is right."""
+    work = job(tmp_path, colours(), strategy="full", mixup=0.05, lr=1e-9)
+    assert run_strategy(work).records[0].train_top1 > 0.9
 
 
 @pytest.mark.slow
@@ -234,18 +265,18 @@ def test_recipe_trains(tmp_path: Path, recipe: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("balance", ["loss", "sampler"])
-def test_balance_helps_the_rare_classes(tmp_path: Path, balance: str) -> None:
+def test_balance_helps_the_rare_classes(tmp_path: Path) -> None:
     """Digits 5 to 9 have three pictures each, 0 to 4 have forty."""
     data = digits()
     labels = np.array([sample.label for sample in data.splits["train"]])
     few = [index for digit in range(10) for index in np.flatnonzero(labels == digit)[: 40 if digit < 5 else 3]]
     uneven = replace(data, splits=data.splits | {"train": tuple(data.splits["train"][index] for index in few)})
-    named = []
-    for way in ("none", balance):
+    named = {}
+    for way in ("none", "loss", "sampler"):
         outcome = run_strategy(job(tmp_path / way, uneven, strategy="full", epochs=2, balance=way))
-        named.append(int((outcome.results["val"].predicted >= 5).sum()))
-    assert named[1] > named[0]
+        named[way] = int((outcome.results["val"].predicted >= 5).sum())
+    assert named["loss"] > named["none"]
+    assert named["sampler"] > named["none"]
 
 
 # auto
@@ -253,7 +284,7 @@ def test_balance_helps_the_rare_classes(tmp_path: Path, balance: str) -> None:
 
 @pytest.mark.slow
 def test_auto_keeps_the_head_where_nothing_is_left_to_gain(tmp_path: Path) -> None:
-    work = job(tmp_path, colours(), strategy="auto")
+    work = job(tmp_path, colours(), strategy="auto", batch=4)
     outcome = run_strategy(work)
     assert [stage.name for stage in outcome.stages] == ["head", "top 1 of 6 stages", "top 3 of 6 stages"]
     assert [stage.kept for stage in outcome.stages] == [True, False, False]
