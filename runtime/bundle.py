@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgewright.runtime.errors import BundleError
-from edgewright.runtime.files import atomic_directory, resolve_inside, sha256_of
+from edgewright.runtime.files import atomic_directory, require_writable, resolve_inside, sha256_of
 from edgewright.runtime.manifest import Artefact, FileRecord, Manifest, parse_manifest
 
-__all__ = ["LABELS_FILE", "MANIFEST_FILE", "Bundle", "open_bundle", "record_files", "writing_bundle"]
+__all__ = ["LABELS_FILE", "MANIFEST_FILE", "Bundle", "open_bundle", "record_files", "require_free", "writing_bundle"]
 
 MANIFEST_FILE = "manifest.json"
 LABELS_FILE = "labels.txt"
@@ -50,7 +51,11 @@ class Bundle:
 def _read_checked(root: Path, relative: str, record: FileRecord) -> bytes:
     path = resolve_inside(root, relative)
     try:
-        size = path.stat().st_size
+        found_there = path.stat()
+        if not stat.S_ISREG(found_there.st_mode):
+            # Nobody may ever write into a pipe.
+            raise BundleError(f"'{relative}' in '{root}' is no plain file. Export or copy the bundle again.")
+        size = found_there.st_size
         if size != record.size_bytes or size > _LARGEST_FILE:
             raise BundleError(
                 f"'{relative}' in '{root}' has {size:,} bytes, expected {record.size_bytes:,}. "
@@ -131,6 +136,22 @@ def _is_ours(path: Path) -> bool:
     return isinstance(document, dict) and {"schema_version", "labels", "artefacts"} <= set(document)
 
 
+def require_free(path: Path) -> None:
+    """Find out whether a bundle could be written to `path`: before the work whose result it will hold.
+
+    Raises:
+        BundleError: something that is not a bundle is there.
+        OSError: nothing can be written beside it.
+    """
+    is_free = not path.exists() or (path.is_dir() and not any(path.iterdir()))
+    if not is_free and not _is_ours(path):
+        raise BundleError(f"'{path}' exists and is no bundle; it is not overwritten. Choose another --out.")
+    try:
+        require_writable(path.resolve().parent)
+    except (FileExistsError, RuntimeError, ValueError) as error:  # as atomic_directory
+        raise BundleError(f"No folder can be made at '{path}': {error}.") from error
+
+
 @contextlib.contextmanager
 def writing_bundle(path: Path) -> Iterator[Path]:
     """Yield an empty folder that becomes the bundle at `path` if the block ends well and the result opens.
@@ -138,9 +159,7 @@ def writing_bundle(path: Path) -> Iterator[Path]:
     Raises:
         BundleError: something that is not a bundle is at `path`, or what was written does not open.
     """
-    is_free = not path.exists() or (path.is_dir() and not any(path.iterdir()))
-    if not is_free and not _is_ours(path):
-        raise BundleError(f"'{path}' exists and is no bundle; it is not overwritten. Choose another --out.")
+    require_free(path)
     with atomic_directory(path) as folder:
         yield folder
         open_bundle(folder)

@@ -1,4 +1,4 @@
-"""`edgewright verify`, `val` and `predict`: what a device runs."""
+"""`edgewright verify` and `val`: does it compute what was trained, and how well?"""
 
 from __future__ import annotations
 
@@ -8,39 +8,52 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from edgewright.runtime.command_options import DeviceOption, UrlOption
 from edgewright.runtime.console import emit_json, notice, print_table, warn
-from edgewright.runtime.errors import EdgewrightError, GateError, ImageError, MissingExtraError, UsageError
+from edgewright.runtime.errors import GateError, MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from edgewright.runtime.bundle import Bundle
     from edgewright.runtime.manifest import Artefact
     from edgewright.runtime.verify import Verification
 
-__all__ = ["predict_command", "runnable_artefacts", "val_command", "verify_command", "verify_document"]
+__all__ = ["runnable_artefacts", "val_command", "verify_command", "verify_document"]
 
 BundleArgument = Annotated[Path, typer.Argument(help="A bundle, as `edgewright export` writes it.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 ArtefactOption = Annotated[Optional[str], typer.Option(help="Only this artefact, for example model.int8.ort-x86.")]
 
 
-def runnable_artefacts(bundle: Bundle, name: str | None) -> list[Artefact]:
-    """The artefact called `name`, or all that this machine can run; says which are passed over.
+def runnable_artefacts(bundle: Bundle, name: str | None, device: str | None = None) -> list[Artefact]:
+    """The artefact called `name`, or all that this machine can run on `device`; says which are passed over.
 
     Raises:
         BundleError: no artefact of that name.
+        UsageError: none runs here, or none on that device; says what each engine has.
         MissingExtraError: its engine is not installed.
     """
-    from edgewright.runtime.backends import BACKENDS, backend_available
-    from edgewright.runtime.loading import why_not_here
+    from edgewright.runtime.backends import BACKENDS, EngineSettings, backend_available
+    from edgewright.runtime.loading import why_not_as_declared, why_not_here
 
     wanted = bundle.manifest.artefacts if name is None else (bundle.manifest.artefact(name),)
-    reasons = {artefact.name: why_not_here(artefact) for artefact in wanted}
+    # Without a device it is the CPU, which may lack the instructions: bf16 is exported where the exporting CPU has them.
+    reasons = {
+        artefact.name: why_not_here(artefact, device or (None if artefact.backend == "tensorrt" else "cpu"))
+        for artefact in wanted
+    }
+    if name is None:
+        # One that was asked for by its name is an error when it is loaded, not passed over.
+        for artefact in wanted:
+            reasons[artefact.name] = reasons[artefact.name] or why_not_as_declared(
+                bundle, artefact, EngineSettings(device)
+            )
     runnable = [artefact for artefact in wanted if not reasons[artefact.name]]
     if not runnable:
         missing = sorted({artefact.backend for artefact in wanted if not backend_available(artefact.backend)})
-        if missing:
+        if missing and device is None:
             raise MissingExtraError(missing[0], BACKENDS[missing[0]].extra or missing[0])
-        raise UsageError(f"'{wanted[0].name}' cannot run here: {reasons[wanted[0].name]}.")
+        why = "; ".join(dict.fromkeys(reason.rstrip(".") for reason in reasons.values()))
+        raise UsageError(f"'{wanted[0].name if name else bundle.path}' cannot run here: {why}.")
     for artefact in wanted:
         if artefact not in runnable:
             notice(f"'{artefact.name}' is passed over: {reasons[artefact.name]}")
@@ -56,13 +69,21 @@ def verify_document(results: list[Verification]) -> dict[str, Any]:
     }
 
 
-def verify_command(bundle: BundleArgument, json: JsonOption = False) -> None:
+def verify_command(
+    bundle: BundleArgument, device: DeviceOption = None, url: UrlOption = None, json: JsonOption = False
+) -> None:
     """Prove that this machine decodes, preprocesses and computes as training did."""
+    from edgewright.runtime.backends import EngineSettings
     from edgewright.runtime.bundle import open_bundle
+    from edgewright.runtime.remote.settings import RemoteSettings
     from edgewright.runtime.verify import verify_bundle
 
+    settings = EngineSettings(device, remote=None if url is None else RemoteSettings(url))
     opened = open_bundle(bundle)
-    results = verify_bundle(opened)
+    if device is not None:
+        # Refuses a device that has no artefact: a verification of nothing would pass.
+        runnable_artefacts(opened, None, device)
+    results = verify_bundle(opened, settings)
     document = verify_document(results)
     if json:
         emit_json(document)
@@ -95,9 +116,11 @@ def val_command(
         Optional[str], typer.Option(help="train, val or test. (default: test, else val, else the folder)")
     ] = None,
     artefact: ArtefactOption = None,
+    device: DeviceOption = None,
     json: JsonOption = False,
 ) -> None:
     """Measure the accuracy of every artefact on labelled pictures."""
+    from edgewright.runtime.backends import EngineSettings
     from edgewright.runtime.bundle import open_bundle
     from edgewright.runtime.folders import SPLIT_NAMES
     from edgewright.runtime.validate import labelled_pictures, validate
@@ -106,7 +129,7 @@ def val_command(
         raise UsageError(f"--split {split}: expected one of {', '.join(SPLIT_NAMES)}.")
     opened = open_bundle(bundle)
     pictures = labelled_pictures(data, opened.manifest.labels, split)
-    result = validate(opened, runnable_artefacts(opened, artefact), pictures)
+    result = validate(opened, runnable_artefacts(opened, artefact, device), pictures, EngineSettings(device))
     for file, why in result.unreadable:
         warn(f"left out: {file}: {why}")
     if json:
@@ -121,53 +144,3 @@ def val_command(
         ("artefact", "top-1", "top-5", "engine time"),
         [(row.name, f"{row.top1:.4f}", f"{row.top5:.4f}", f"{row.seconds:.1f} s") for row in result.artefacts],
     )
-
-
-def predict_command(
-    bundle: BundleArgument,
-    images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
-    artefact: ArtefactOption = None,
-    backend: Annotated[Optional[str], typer.Option(help="onnxruntime or openvino. (default: the artefact's)")] = None,
-    threads: Annotated[
-        Optional[int], typer.Option(min=1, max=1024, help="Threads for one inference. (default: all cores)")
-    ] = None,
-    top_k: Annotated[int, typer.Option(min=1, help="How many labels to list.")] = 5,
-    json: JsonOption = False,
-) -> None:
-    """Label pictures. One that cannot be read gets an error, the others their labels."""
-    from edgewright.runtime.folders import pictures_in
-    from edgewright.runtime.loading import load
-
-    files = [file for path in images for file in (pictures_in(path) if path.is_dir() else [path])]
-    if not files:
-        raise UsageError(f"No pictures in {', '.join(str(path) for path in images)}.")
-    predictions: list[dict[str, Any]] = []
-    failed = 0
-    with load(bundle, artefact, backend, threads) as classifier:
-        for file in files:
-            try:
-                prediction = classifier(file, top_k)
-            except ImageError as error:
-                failed += 1
-                predictions.append({"file": str(file), "error": str(error)})
-                if not json:
-                    warn(str(error))
-                continue
-            timings = {name.removesuffix("_ms"): value for name, value in asdict(prediction.timings).items()}
-            predictions.append(
-                {
-                    "file": str(file),
-                    "label": prediction.label,
-                    "index": prediction.index,
-                    "score": prediction.score,
-                    "top_k": [{"label": found.label, "score": found.score} for found in prediction.top_k],
-                    "timings_ms": timings,
-                }
-            )
-            if not json:
-                others = ", ".join(f"{found.label} {found.score:.3f}" for found in prediction.top_k[1:3])
-                print(f"{file}\t{prediction.label}\t{prediction.score:.3f}\t({others})")
-    if json:
-        emit_json({"predictions": predictions})
-    if failed:
-        raise EdgewrightError(f"{failed} of {len(files)} pictures could not be read; the others have their labels.")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from edgewright.runtime.backends.base import DEFAULT_SETTINGS, EngineSettings
 from edgewright.runtime.bundle import Bundle
+from edgewright.runtime.classifier import load_request
 from edgewright.runtime.errors import BackendError, UsageError
 from edgewright.runtime.extras import require
+from edgewright.runtime.files import atomic_directory
 from edgewright.runtime.manifest import Artefact, Manifest
-from edgewright.runtime.openvino_cache import cache_folder, checked_cache, compile_settings, seal_cache
+from edgewright.runtime.openvino_cache import checked_cache, seal_cache
 from edgewright.runtime.tensorrt.options import BuildOptions, Precision, as_precision, trtexec_command
 
 __all__ = [
@@ -65,11 +66,12 @@ class CompiledEngine:
 class CompiledModel:
     """A model in OpenVINO's cache: how long loading takes without and with it, in milliseconds.
 
-    `state` is "fresh" if the cache had it already; `first_load_ms` is then None.
+    `device` is OpenVINO's name of it. `state` is "fresh" if the cache had it already; `first_load_ms` is then None.
     """
 
     artefact: str
     precision: str
+    device: str
     state: str
     cache: str
     first_load_ms: float | None
@@ -196,51 +198,52 @@ def openvino_targets(manifest: Manifest, artefact: str | None, precision: str | 
     return found
 
 
-def compile_openvino(bundle: Bundle, artefact: Artefact, *, force: bool = False) -> CompiledModel:
+def compile_openvino(
+    bundle: Bundle, artefact: Artefact, *, settings: EngineSettings = DEFAULT_SETTINGS, force: bool = False
+) -> CompiledModel:
     """Let OpenVINO compile and keep the model, then load it once more from what was kept.
 
+    What is kept is for these settings: `load` finds it if it is told the same device, threads and streams.
+
     Raises:
+        UsageError: this machine has no such device.
         MissingExtraError: OpenVINO is not installed.
-        BackendError: OpenVINO refused the model, or keeps nothing on this device.
+        BackendError: the model is refused, see :class:`~edgewright.runtime.backends.openvino.OpenVinoBackend`, or OpenVINO
+            keeps nothing on this device.
     """
     require("openvino", "openvino")
-    import openvino as ov
+    from edgewright.runtime.backends.openvino import choose_device, compile_ir, kept_in
 
-    model, weights = bundle.artefact_bytes(artefact)
-    settings = compile_settings(artefact.executed, None)
-    device = ov.Core().get_property("CPU", "FULL_DEVICE_NAME")
-    folder = cache_folder(model, weights, artefact.executed, settings, device, ov.get_version())
-    if force:
-        shutil.rmtree(folder, ignore_errors=True)
-    kept = checked_cache(folder) is not None
-    first_ms = None
-    if not kept:
-        first_ms, _ = _load_openvino(ov, model, weights, artefact, folder)
-        seal_cache(folder)
-    cached_ms, from_cache = _load_openvino(ov, model, weights, artefact, folder)
-    if not from_cache:
-        raise BackendError(
-            f"OpenVINO did not take '{artefact.name}' from its cache in '{folder}'. This device's plugin keeps no models; "
-            "it is compiled at every start."
-        )
-    return CompiledModel(
-        artefact.name, artefact.precision, "fresh" if kept else "absent", str(folder), first_ms, cached_ms
-    )
+    request = load_request(bundle, artefact, settings)
+    device = choose_device(request)
+    folder = kept_in(request, device)
 
+    def load(cache: Path) -> tuple[float, bool]:
+        start = time.perf_counter()
+        compiled = compile_ir(request, cache, device)
+        return (time.perf_counter() - start) * 1e3, bool(compiled.get_property("LOADED_FROM_CACHE"))
 
-def _load_openvino(
-    ov: Any, model: bytes, weights: bytes | None, artefact: Artefact, folder: Path
-) -> tuple[float, bool]:
-    """Milliseconds that one load takes, and whether the compiled model came from the cache in `folder`."""
-    import numpy as np
-
-    start = time.perf_counter()
-    core = ov.Core()
-    settings = {**compile_settings(artefact.executed, None), "CACHE_DIR": str(folder)}
-    try:
-        graph = core.read_model(model=model, weights=ov.Tensor(np.frombuffer(weights or b"", dtype=np.uint8)))
-        compiled = core.compile_model(graph, "CPU", settings)
-    except RuntimeError as error:
-        raise BackendError(f"OpenVINO cannot compile '{artefact.name}': {error}") from error
-    milliseconds = (time.perf_counter() - start) * 1e3
-    return milliseconds, bool(compiled.get_property("LOADED_FROM_CACHE"))
+    if not force and checked_cache(folder) is not None:
+        cached_ms, from_cache = load(folder)
+        if from_cache:
+            return CompiledModel(
+                artefact.name,
+                artefact.precision,
+                device,
+                "fresh",
+                str(folder),
+                first_load_ms=None,
+                cached_load_ms=cached_ms,
+            )
+    # Beside, and at its place only when it has been loaded once: no other process finds a half of it.
+    with atomic_directory(folder) as new:
+        first_ms, _ = load(new)
+        seal_cache(new)
+        cached_ms, from_cache = load(new)
+        if not from_cache:
+            # A full disk is no error to OpenVINO: it writes nothing then, and says nothing.
+            raise BackendError(
+                f"OpenVINO did not take '{artefact.name}' from its cache in '{folder}'. Either there was no room to write "
+                "it, or this device's plugin keeps no models, and it is compiled at every start."
+            )
+    return CompiledModel(artefact.name, artefact.precision, device, "absent", str(folder), first_ms, cached_ms)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from edgewright.runtime.command_options import DeviceOption
 from edgewright.runtime.console import emit_json, notice, print_table
 from edgewright.runtime.errors import MissingExtraError, UsageError
 
@@ -50,6 +51,7 @@ def compile_command(
     hardware_compatible: Annotated[
         bool, typer.Option("--hardware-compatible", help="The engine runs on other GPUs too, Ampere and later.")
     ] = False,
+    device: DeviceOption = None,
     timing_cache: Annotated[bool, typer.Option(help="Keep measured kernel times for the next build.")] = True,
     force: Annotated[bool, typer.Option("--force", help="Compile again even if the kept result is right.")] = False,
     print_trtexec: Annotated[
@@ -66,8 +68,10 @@ def compile_command(
     if backend is CompileBackend.openvino:
         if print_trtexec or dla is not None:
             raise UsageError("--print-trtexec and --dla are TensorRT's. Choose --backend tensorrt.")
-        _compile_for_openvino(open_bundle(bundle), artefact, precision, force=force, json=json)
+        _compile_for_openvino(open_bundle(bundle), artefact, precision, device, force=force, json=json)
         return
+    if device is not None:
+        raise UsageError("--device is for --backend openvino. A TensorRT engine is built for the current NVIDIA GPU.")
     from edgewright.runtime.compile import compile_tensorrt, tensorrt_target, trtexec_for
     from edgewright.runtime.tensorrt.options import BatchProfile, BuildOptions
 
@@ -125,21 +129,24 @@ def _major_version(told: str | None, *, needed: bool) -> int:
 
 
 def _compile_for_openvino(
-    opened: Bundle, artefact: str | None, precision: str | None, *, force: bool, json: bool
+    opened: Bundle, artefact: str | None, precision: str | None, device: str | None, *, force: bool, json: bool
 ) -> None:
+    from edgewright.runtime.backends import EngineSettings
     from edgewright.runtime.compile import compile_openvino, openvino_targets
 
+    settings = EngineSettings(device=device)
     targets = openvino_targets(opened.manifest, artefact, precision)
-    models = [compile_openvino(opened, target, force=force) for target in targets]
+    models = [compile_openvino(opened, target, settings=settings, force=force) for target in targets]
     if json:
         emit_json({"bundle": str(opened.path), "backend": "openvino", "models": [asdict(model) for model in models]})
     print_table(
         f"{opened.path}: OpenVINO's model cache",
-        ("artefact", "precision", "cache", "first load", "load from the cache"),
+        ("artefact", "precision", "device", "cache", "first load", "load from the cache"),
         [
             (
                 model.artefact,
                 model.precision,
+                model.device,
                 model.state,
                 None if model.first_load_ms is None else f"{model.first_load_ms:.0f} ms",
                 f"{model.cached_load_ms:.0f} ms",

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
+from time import monotonic
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from typing_extensions import Self
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
 
-__all__ = ["be_quiet", "console", "emit_json", "notice", "print_table", "track", "warn"]
+__all__ = ["JsonList", "Meter", "be_quiet", "console", "emit_json", "notice", "print_table", "track", "warn"]
 
 Item = TypeVar("Item")
 
 _LOG_WIDTH = 160
+_LOG_EVERY_S = 60.0
 
 _console: Console | None = None
 
@@ -86,3 +93,97 @@ def emit_json(document: Any) -> None:
     if _console is not None and _console.quiet:
         return
     print(json.dumps(document, indent=2, allow_nan=False))
+
+
+class JsonList:
+    """What :func:`emit_json` prints for `{key: [item, ...]}`, item by item: a million need no more memory than one.
+
+    A context manager: whatever happens, the document is ended, and holds what was added.
+    """
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+        self._empty = True
+        self._broken = False
+
+    def add(self, item: Any) -> None:
+        """Print one more item."""
+        text = textwrap.indent(json.dumps(item, indent=2, allow_nan=False), "    ")
+        self._print(f"{'' if self._empty else ','}\n{text}")
+        self._empty = False
+
+    def _print(self, text: str) -> None:
+        try:
+            print(text, end="", flush=True)
+        except OSError:
+            # Printing more would fail as well, and hide why.
+            self._broken = True
+            raise
+
+    def __enter__(self) -> Self:
+        self._print(f"{{\n  {json.dumps(self._key)}: [")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._broken:
+            self._print("]\n}\n" if self._empty else "\n  ]\n}\n")
+
+
+class Meter:
+    """How many are done and how many a second, where nobody knows how many there will be; a context manager.
+
+    A line that is kept up to date in a terminal; in a log file a line a minute.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.count = 0
+        self._what = what
+        self._start = self._told = monotonic()
+        self._live: Progress | None = None
+
+    def advance(self) -> None:
+        """One more is done."""
+        self.count += 1
+        now = monotonic()
+        if self._live is not None:
+            if now - self._told > 0.2:
+                self._told = now
+                self._live.update(self._live.task_ids[0], description=self.rate())
+        elif now - self._told > _LOG_EVERY_S:
+            self._told = now
+            notice(self.rate())
+
+    def rate(self) -> str:
+        """For example `1,200 pictures, 240.3/s`."""
+        return f"{self.count:,} {self._what}, {self.count / max(1e-9, self.seconds):.1f}/s"
+
+    @property
+    def seconds(self) -> float:
+        """Since the beginning."""
+        return monotonic() - self._start
+
+    def __enter__(self) -> Self:
+        if console().is_terminal:
+            from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+            columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+            # Left to itself, it would take what is printed on stdout and show it on stderr.
+            self._live = Progress(
+                *columns,
+                console=console(),
+                refresh_per_second=4,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._live.add_task(self.rate(), total=None)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()

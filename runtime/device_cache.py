@@ -10,12 +10,14 @@ __all__ = ["CACHE_VARIABLE", "device_cache"]
 CACHE_VARIABLE = "EDGEWRIGHT_CACHE"
 
 
-def device_cache(part: str) -> Path:
-    """The folder for `part` ("tensorrt", "openvino"): below `$EDGEWRIGHT_CACHE`, else below the user's cache folder.
+def device_cache(part: str, root: Path | None = None) -> Path:
+    """The folder for `part` ("tensorrt", "openvino"): below `root`, else `$EDGEWRIGHT_CACHE`, else the user's cache folder.
 
     The user's is `$XDG_CACHE_HOME/edgewright`, or `~/.cache/edgewright` where that is not set. A relative
     `XDG_CACHE_HOME` counts as not set, as its specification demands. The folder need not exist.
     """
+    if root is not None:
+        return root.absolute() / part
     own = os.environ.get(CACHE_VARIABLE, "")
     if own:
         return Path(own).absolute() / part

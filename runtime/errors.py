@@ -9,6 +9,8 @@ EdgewrightError                exit status 2
 ├── WeightsError               weights that cannot be had or do not fit
 ├── BundleError                a bundle that is incomplete, altered or not ours
 ├── BackendError               an engine that cannot load or run an artefact
+│   └── PrecisionError         it would run it in another precision than the bundle says
+├── DeployError                a device that cannot be reached, or refused a step
 └── GateError                  exit status 1: a check said no (parity, accuracy, verification)
 ```
 
@@ -21,10 +23,12 @@ __all__ = [
     "BackendError",
     "BundleError",
     "DataError",
+    "DeployError",
     "EdgewrightError",
     "GateError",
     "ImageError",
     "MissingExtraError",
+    "PrecisionError",
     "UsageError",
     "WeightsError",
 ]
@@ -69,6 +73,14 @@ class BundleError(EdgewrightError):
 
 class BackendError(EdgewrightError):
     """An inference engine refused an artefact or failed while running it."""
+
+
+class PrecisionError(BackendError):
+    """An engine can run an artefact, but on this machine not in the precision whose accuracy and latency were reported."""
+
+
+class DeployError(EdgewrightError):
+    """A device cannot be reached, lacks something, or refused a step; what it ran before goes on."""
 
 
 class GateError(EdgewrightError):

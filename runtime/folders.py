@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from edgewright.runtime.errors import DataError
 from edgewright.runtime.images import EXTENSIONS
 
-__all__ = ["SPLIT_NAMES", "class_folders", "files_in", "is_picture", "pictures_in", "split_folder", "split_folders"]
+__all__ = [
+    "SPLIT_NAMES",
+    "class_folders",
+    "entries_of",
+    "files_in",
+    "is_picture",
+    "names_picture",
+    "pictures_in",
+    "split_folder",
+    "split_folders",
+]
 
 SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 """Folder names that are taken for a split."""
@@ -17,11 +27,30 @@ SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test
 
 def is_picture(path: Path) -> bool:
     """Whether the name is that of a picture; hidden files (macOS leaves `._x.jpg`) are not."""
-    return _names_picture(path.name)
+    return names_picture(path.name)
 
 
-def _names_picture(name: str) -> bool:
+def names_picture(name: str) -> bool:
+    """:func:`is_picture` for a name that is a string already, as directories give them."""
     return os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith(".")  # noqa: PTH122
+
+
+def entries_of(folder: str) -> Iterator[tuple[os.DirEntry[str], bool]]:
+    """The files and folders in a folder, and whether each is a folder, in no order.
+
+    What is hidden is left out, links to files are followed, links to folders are not, so that a walk ends and stays inside.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield entry, True
+            elif entry.is_file():
+                yield entry, False
 
 
 def files_in(folder: Path) -> tuple[list[str], list[str]]:
@@ -34,14 +63,11 @@ def files_in(folder: Path) -> tuple[list[str], list[str]]:
     others: list[str] = []
     pending = [str(folder)]
     while pending:
-        with os.scandir(pending.pop()) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    pending.append(entry.path)
-                elif entry.is_file():
-                    (pictures if _names_picture(entry.name) else others).append(entry.path)
+        for entry, is_folder in entries_of(pending.pop()):
+            if is_folder:
+                pending.append(entry.path)
+            else:
+                (pictures if names_picture(entry.name) else others).append(entry.path)
     return sorted(pictures, key=_parts), sorted(others, key=_parts)
 
 

@@ -9,21 +9,22 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from edgewright.runtime.backends.base import EngineSettings
 from edgewright.runtime.console import warn
 from edgewright.runtime.device_cache import device_cache
 from edgewright.runtime.files import atomic_write, sha256_of
-from edgewright.runtime.parallel import available_cores
+from edgewright.runtime.parallel import available_cores, threads_per_stream
 
-__all__ = ["PRECISION_HINTS", "cache_folder", "checked_cache", "compile_settings", "seal_cache"]
+__all__ = ["PRECISION_HINTS", "cache_folder", "checked_cache", "compile_settings", "precision_hint", "seal_cache"]
 
 PRECISION_HINTS = {"fp32": "f32", "int8": "f32", "bf16": "bf16", "fp16": "f16"}
 """What the float parts are executed in. INT8 graphs are told f32 as well: their quantized part is in the graph, and the
-rest must not slip into bf16 where the CPU has it."""
+rest must not slip into bf16 where the CPU has it. An NPU has no f32; there the rest is f16."""
 
 RECORD = "record.json"
 _LARGEST_RECORD = 64 * 1024
@@ -39,17 +40,43 @@ class _Record(BaseModel):
     files: dict[str, str]
 
 
-def compile_settings(precision: str, threads: int | None) -> dict[str, str | int]:
-    """What OpenVINO compiles a model with. A model kept with other settings is not found in its cache."""
-    return {
+def precision_hint(precision: str, executable: Sequence[str]) -> str:
+    """What a device that executes `executable` is told for the float parts of a model of this precision."""
+    return "f16" if precision == "int8" and "fp32" not in executable else PRECISION_HINTS[precision]
+
+
+def compile_settings(
+    precision: str, settings: EngineSettings, device: str, executable: Sequence[str]
+) -> dict[str, str | int]:
+    """What OpenVINO compiles a model with for a device. A model kept with other settings is not found in its cache."""
+    chosen: dict[str, str | int] = {
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": PRECISION_HINTS[precision],
-        "INFERENCE_NUM_THREADS": threads or available_cores(),
+        "INFERENCE_PRECISION_HINT": precision_hint(precision, executable),
     }
+    if device == "CPU":
+        streams = settings.streams or 1
+        threads = threads_per_stream(settings.threads, streams)
+        # OpenVINO counts the threads of all streams together. Fewer than there are cores must not be pinned: every compiled
+        # model would take the first cores, and several of one thread each, side by side, would all compute on core 0.
+        return {
+            **chosen,
+            "INFERENCE_NUM_THREADS": threads * streams,
+            "NUM_STREAMS": streams,
+            "ENABLE_CPU_PINNING": "YES" if threads * streams >= available_cores() else "NO",
+        }
+    if settings.streams is not None and device.startswith("GPU"):
+        chosen["NUM_STREAMS"] = settings.streams
+    return chosen
 
 
 def cache_folder(
-    model: bytes, weights: bytes | None, precision: str, settings: Mapping[str, str | int], device: str, version: str
+    model: bytes,
+    weights: bytes | None,
+    precision: str,
+    settings: Mapping[str, str | int],
+    device: str,
+    version: str,
+    root: Path | None = None,
 ) -> Path:
     """The folder for a compiled model; whatever would make OpenVINO compile it again gives another folder.
 
@@ -58,11 +85,12 @@ def cache_folder(
         weights: Its weights.
         precision: What is executed; only for people who look into the cache.
         settings: What it is compiled with.
-        device: The processor's full name.
+        device: OpenVINO's name of the device, and the device's full name.
         version: OpenVINO's version.
+        root: The device's cache, if it is not the usual one.
     """
     how = sha256_of(json.dumps([dict(settings), device, version], sort_keys=True).encode())
-    return device_cache("openvino") / f"{sha256_of(model + (weights or b''))[:32]}.{precision}.{how[:16]}"
+    return device_cache("openvino", root) / f"{sha256_of(model + (weights or b''))[:32]}.{precision}.{how[:16]}"
 
 
 def _files(folder: Path) -> dict[str, str]:

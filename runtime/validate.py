@@ -11,6 +11,7 @@ from time import perf_counter
 import numpy as np
 import numpy.typing as npt
 
+from edgewright.runtime.backends import DEFAULT_SETTINGS, EngineSettings
 from edgewright.runtime.bundle import Bundle
 from edgewright.runtime.classifier import Classifier
 from edgewright.runtime.console import track
@@ -71,7 +72,12 @@ def labelled_pictures(root: Path, labels: Sequence[str], split: str | None) -> l
     return found
 
 
-def validate(bundle: Bundle, artefacts: Sequence[Artefact], pictures: Sequence[tuple[Path, int]]) -> Validation:
+def validate(
+    bundle: Bundle,
+    artefacts: Sequence[Artefact],
+    pictures: Sequence[tuple[Path, int]],
+    settings: EngineSettings = DEFAULT_SETTINGS,
+) -> Validation:
     """Evaluate `artefacts` on the same tensors; each picture is decoded once.
 
     Raises:
@@ -86,7 +92,7 @@ def validate(bundle: Bundle, artefacts: Sequence[Artefact], pictures: Sequence[t
         except ImageError as error:
             return str(error), item
 
-    classifiers = {artefact.name: Classifier(bundle, artefact) for artefact in artefacts}
+    classifiers = {artefact.name: Classifier(bundle, artefact, settings=settings) for artefact in artefacts}
     hits = {name: np.zeros(2, dtype=np.int64) for name in classifiers}
     seconds = dict.fromkeys(classifiers, 0.0)
     unreadable: list[tuple[str, str]] = []

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from edgewright.runtime.backends import DEFAULT_SETTINGS, EngineSettings
 from edgewright.runtime.bundle import Bundle
 from edgewright.runtime.classifier import Classifier
-from edgewright.runtime.errors import BackendError, BundleError
+from edgewright.runtime.errors import BackendError, PrecisionError
+from edgewright.runtime.golden import allowed_difference, golden_difference, golden_tensors
 from edgewright.runtime.loading import why_not_here
 from edgewright.runtime.preprocess import preprocess
 
@@ -39,46 +41,49 @@ class Verification:
     reason: str
 
 
-def verify_bundle(bundle: Bundle) -> list[Verification]:
-    """Prove that decoding, preprocessing and every engine on this machine agree with training.
+def verify_bundle(bundle: Bundle, settings: EngineSettings = DEFAULT_SETTINGS) -> list[Verification]:
+    """Prove that decoding, preprocessing and every engine on this machine, or a server, agree with training.
 
     Decoding and preprocessing are judged by the tensors they give; engines get the golden tensors, so that a
     difference is blamed on the right part.
 
     Raises:
         BundleError: the bundle has no golden vectors, or they are not what they should be.
+        BackendError: the server cannot be used.
     """
     manifest = bundle.manifest
-    if not manifest.golden:
-        raise BundleError(f"'{bundle.path}' has no golden vectors. Export it again with --golden 6.")
-    shape = manifest.input.shape[1:]
-    tensors = []
-    for vector in manifest.golden:
-        raw = np.frombuffer(bundle.read(vector.tensor), dtype=np.uint8)
-        if raw.size != int(np.prod(shape)):
-            raise BundleError(f"'{vector.tensor}' has {raw.size} values, expected {shape}. Export the bundle again.")
-        tensors.append(raw.reshape(shape))
-    golden = np.stack(tensors)
+    golden = golden_tensors(bundle)
     ours = np.stack([preprocess(bundle.read(vector.image), manifest.preprocess) for vector in manifest.golden])
     tensor_diff = int(np.abs(ours.astype(np.int16) - golden.astype(np.int16)).max())
-    logits = np.asarray([vector.logits for vector in manifest.golden], dtype=np.float32)
-    return [_verify(bundle, artefact.name, golden, logits, tensor_diff) for artefact in manifest.artefacts]
+    if settings.remote is not None:
+        with Classifier(bundle, manifest.artefact(manifest.recommended), settings=settings) as classifier:
+            return [_judge(bundle, classifier, "remote", golden, tensor_diff)]
+    return [_verify(bundle, artefact.name, golden, tensor_diff, settings) for artefact in manifest.artefacts]
 
 
 def _verify(
-    bundle: Bundle, name: str, golden: npt.NDArray[np.uint8], logits: npt.NDArray[np.float32], tensor_diff: int
+    bundle: Bundle, name: str, golden: npt.NDArray[np.uint8], tensor_diff: int, settings: EngineSettings
 ) -> Verification:
     artefact = bundle.manifest.artefact(name)
     allowed = artefact.parity.golden_tolerance
-    if reason := why_not_here(artefact):
+    if reason := why_not_here(artefact, settings.device):
         return Verification(name, None, tensor_diff, None, allowed, reason)
     try:
-        with Classifier(bundle, artefact) as classifier:
-            found = classifier.run(golden)
+        with Classifier(bundle, artefact, settings=settings) as classifier:
+            return _judge(bundle, classifier, name, golden, tensor_diff)
+    except PrecisionError as error:
+        # What would be tried is not what the bundle has: neither passed nor failed, and never chosen here.
+        return Verification(name, None, tensor_diff, None, allowed, str(error))
     except BackendError as error:
         # Also a model whose outputs are not the labels.
         return Verification(name, False, tensor_diff, None, allowed, str(error))
-    difference = float(np.abs(found - logits).max())
+
+
+def _judge(
+    bundle: Bundle, classifier: Classifier, name: str, golden: npt.NDArray[np.uint8], tensor_diff: int
+) -> Verification:
+    allowed = allowed_difference(classifier)
+    difference = golden_difference(bundle, classifier, golden)
     reasons = []
     if tensor_diff > TENSOR_TOLERANCE:
         reasons.append(f"preprocessing here differs by up to {tensor_diff} of 255, allowed {TENSOR_TOLERANCE}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from dataclasses import replace
 
 from edgewright.runtime.backends import Backend, LoadRequest, load_backend
 from edgewright.runtime.errors import BackendError, MissingExtraError
@@ -10,12 +12,12 @@ from edgewright.runtime.errors import BackendError, MissingExtraError
 __all__ = ["load_or_fall_back"]
 
 
-def load_or_fall_back(request: LoadRequest, instead: LoadRequest | None = None) -> tuple[Backend, str]:
+def load_or_fall_back(request: LoadRequest, instead: Callable[[], LoadRequest] | None = None) -> tuple[Backend, str]:
     """Load with TensorRT, or, with a RuntimeWarning, with ONNX Runtime.
 
     Args:
         request: An ONNX artefact for TensorRT.
-        instead: What ONNX Runtime loads; by default the same file, so that what is computed stays the same. Another
+        instead: Reads what ONNX Runtime loads; by default the same file, so that what is computed stays the same. Another
             artefact of the bundle is usually faster there.
 
     Returns:
@@ -27,11 +29,13 @@ def load_or_fall_back(request: LoadRequest, instead: LoadRequest | None = None) 
     try:
         return load_backend("tensorrt", request), "tensorrt"
     except (BackendError, MissingExtraError) as error:
-        other = request if instead is None else instead
+        other = request if instead is None else instead()
+        # On the CPU: what was asked for is a GPU.
+        other = replace(other, settings=replace(other.settings, device=None))
         loaded = load_backend("onnxruntime", other)
         warnings.warn(
             f"TensorRT cannot run '{request.name}' here: {error} ONNX Runtime runs '{other.name}' instead, on the CPU.",
             RuntimeWarning,
-            stacklevel=4,  # whoever called `load`
+            stacklevel=5,  # whoever called `load`
         )
         return loaded, "onnxruntime"

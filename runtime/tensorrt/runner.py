@@ -11,12 +11,13 @@ import contextlib
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edgewright.runtime.backends.base import TensorSpec, check_feeds
+from edgewright.runtime.backends.base import EngineClock, TensorSpec, check_feeds
 from edgewright.runtime.errors import BackendError
 from edgewright.runtime.tensorrt.cuda import Cuda, PinnedBuffer
 from edgewright.runtime.tensorrt.layers import EngineLayers, inspect_layers, make_profiler
@@ -183,8 +184,10 @@ class EngineRunner:
         """Smallest and largest batch of one execution; other sizes are run in parts or filled up."""
         return self._batches
 
-    def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+    def run(self, feeds: Mapping[str, npt.NDArray[Any]], clock: EngineClock | None = None) -> list[npt.NDArray[Any]]:
         """Outputs, in order, for inputs by name, axis 0 of each being the batch.
+
+        With a clock the three parts wait for each other, which costs two more synchronizations.
 
         Raises:
             BackendError: wrong inputs, or TensorRT or CUDA failed.
@@ -196,7 +199,7 @@ class EngineRunner:
             self._cuda.use(self._device)
             for start in range(0, count, self._batches[1]):
                 chunk = {name: array[start : start + self._batches[1]] for name, array in feeds.items()}
-                parts.append(self._execute(self._context, chunk))
+                parts.append(self._execute(self._context, chunk, clock))
         return parts[0] if len(parts) == 1 else [np.concatenate(pieces) for pieces in zip(*parts, strict=True)]
 
     def _check(self, feeds: Mapping[str, npt.NDArray[Any]]) -> int:
@@ -219,8 +222,11 @@ class EngineRunner:
         if not self._open:
             raise BackendError(f"'{self._name}' is closed. Load it again.")
 
-    def _execute(self, context: Any, feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+    def _execute(
+        self, context: Any, feeds: Mapping[str, npt.NDArray[Any]], clock: EngineClock | None = None
+    ) -> list[npt.NDArray[Any]]:
         """One execution of at most the largest batch. The arrays returned are copies."""
+        begun = perf_counter_ns()
         stream, cuda = self._stream, self._cuda
         count = len(next(iter(feeds.values())))
         batch = max(count, self._batches[0])
@@ -240,14 +246,23 @@ class EngineRunner:
                 host[:count] = feeds[buffer.spec.name]
                 host[count:] = 0
                 cuda.copy_to_device(buffer.device, buffer.host, host.nbytes, stream)
+            if clock is not None:
+                cuda.synchronize(stream)
+                clock.copy_in_ns += perf_counter_ns() - begun
             done = context.execute_async_v3(int(stream))
+            if clock is not None:
+                cuda.synchronize(stream)
+            computed = perf_counter_ns()
             for buffer in self._outputs:
                 cuda.copy_to_host(buffer.host, buffer.device, buffer.bytes_for(shapes[buffer.spec.name]), stream)
         finally:
             cuda.synchronize(stream)
         if not done:
             raise BackendError(f"TensorRT failed on '{self._name}': {self._reason()}")
-        return [buffer.array(shapes[buffer.spec.name])[:count].copy() for buffer in self._outputs]
+        arrays = [buffer.array(shapes[buffer.spec.name])[:count].copy() for buffer in self._outputs]
+        if clock is not None:
+            clock.copy_out_ns += perf_counter_ns() - computed
+        return arrays
 
     def layers(self) -> EngineLayers:
         """What the engine consists of."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import subprocess
 import tempfile
@@ -17,10 +18,20 @@ import pytest
 from onnx.external_data_helper import convert_model_to_external_data
 from openvino import opset13
 
-from edgewright.runtime.backends import BACKENDS, Backend, LoadRequest, TensorSpec, backend_available, load_backend
+from edgewright.runtime.backends import (
+    BACKENDS,
+    Backend,
+    EngineSettings,
+    LoadRequest,
+    TensorSpec,
+    backend_available,
+    load_backend,
+)
+from edgewright.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from edgewright.runtime.backends.openvino import OpenVinoBackend, executable_precisions
 from edgewright.runtime.bundle import Bundle
 from edgewright.runtime.errors import BackendError, UsageError
+from edgewright.runtime.openvino_cache import compile_settings
 
 Pixels = npt.NDArray[np.uint8]
 Logits = npt.NDArray[np.float32]
@@ -30,7 +41,7 @@ every_engine = pytest.mark.parametrize("name", ARTEFACTS)
 
 def request_for(bundle: Bundle, name: str, precision: str = "fp32", threads: int | None = 1) -> LoadRequest:
     model, weights = bundle.artefact_bytes(bundle.manifest.artefact(ARTEFACTS[name]))
-    return LoadRequest(model, weights, precision, threads, "the model")
+    return LoadRequest(model, weights, precision, EngineSettings(threads=threads), "the model")
 
 
 @pytest.fixture(params=ARTEFACTS)
@@ -48,8 +59,8 @@ def pixels() -> Pixels:
 
 
 def test_list_of_artefacts_in_these_tests_is_complete() -> None:
-    # TensorRT has tests of its own, for machines with and without it.
-    assert {*ARTEFACTS, "tensorrt"} == set(BACKENDS)
+    # TensorRT has tests of its own, for machines with and without it; so has the client of a server.
+    assert {*ARTEFACTS, "tensorrt", "remote"} == set(BACKENDS)
 
 
 def test_golden_tensors_give_golden_logits(backend: Backend, golden_pixels: Pixels, golden_logits: Logits) -> None:
@@ -168,7 +179,7 @@ def test_input_of_another_type_is_refused(backend: Backend, golden_pixels: Pixel
 )
 def test_bytes_that_are_no_model_are_refused(name: str, model: bytes) -> None:
     with pytest.raises(BackendError, match=r"cannot load 'the model'|'the model' is no OpenVINO IR"):
-        load_backend(name, LoadRequest(model, None, "fp32", 1, "the model"))
+        load_backend(name, LoadRequest(model, None, "fp32", EngineSettings(threads=1), "the model"))
 
 
 @pytest.mark.parametrize("disguise", [b"", b"\n<" + b"?xml".ljust(60)], ids=["plain", "unknown field"])
@@ -176,14 +187,19 @@ def test_openvino_reads_no_onnx(network: Callable[..., onnx.ModelProto], disguis
     model = disguise + network().SerializeToString()
     onnx.load_model_from_string(model)
     with pytest.raises(BackendError, match="'the model' is no OpenVINO IR"):
-        load_backend("openvino", LoadRequest(model, None, "fp32", 1, "the model"))
+        load_backend("openvino", LoadRequest(model, None, "fp32", EngineSettings(threads=1), "the model"))
 
 
 @every_engine
 def test_half_a_model_is_refused(tiny_opened: Bundle, name: str) -> None:
     whole = request_for(tiny_opened, name)
     with pytest.raises(BackendError, match="cannot load 'the model'"):
-        load_backend(name, LoadRequest(whole.model[: len(whole.model) // 2], whole.weights, "fp32", 1, "the model"))
+        load_backend(
+            name,
+            LoadRequest(
+                whole.model[: len(whole.model) // 2], whole.weights, "fp32", EngineSettings(threads=1), "the model"
+            ),
+        )
 
 
 @pytest.mark.parametrize("kept", [0, 100])
@@ -191,14 +207,16 @@ def test_openvino_weights_that_are_too_short_are_refused(tiny_opened: Bundle, ke
     whole = request_for(tiny_opened, "openvino")
     assert whole.weights is not None
     with pytest.raises(BackendError, match="cannot load 'the model'"):
-        load_backend("openvino", LoadRequest(whole.model, whole.weights[:kept], "fp32", 1, "the model"))
+        load_backend(
+            "openvino", LoadRequest(whole.model, whole.weights[:kept], "fp32", EngineSettings(threads=1), "the model")
+        )
 
 
 @every_engine
 @pytest.mark.parametrize("model", [b"hello", b"<?xml version='1.0'?><net></net>"], ids=["text", "xml"])
 def test_refusal_gives_the_engine_s_reason(name: str, model: bytes) -> None:
     with pytest.raises(BackendError) as caught:
-        load_backend(name, LoadRequest(model, None, "fp32", 1, "the model"))
+        load_backend(name, LoadRequest(model, None, "fp32", EngineSettings(threads=1), "the model"))
     assert not re.search(r"\.cpp:\d+:?$", str(caught.value))
 
 
@@ -228,12 +246,12 @@ def test_weights_outside_the_model_are_not_fetched(
                 entry.value = where.format(folder=tmp_path)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BackendError, match=r"cannot load 'the model'|'the model' is no OpenVINO IR"):
-        load_backend(name, LoadRequest(model.SerializeToString(), None, "fp32", 1, "the model"))
+        load_backend(name, LoadRequest(model.SerializeToString(), None, "fp32", EngineSettings(threads=1), "the model"))
 
 
 def test_unknown_engine_lists_those_there_are() -> None:
     with pytest.raises(UsageError, match=r"Unknown backend 'tflite'\. Available: onnxruntime, openvino"):
-        load_backend("tflite", LoadRequest(b"", None, "fp32", 1, "the model"))
+        load_backend("tflite", LoadRequest(b"", None, "fp32", EngineSettings(threads=1), "the model"))
 
 
 @every_engine
@@ -257,10 +275,10 @@ def test_engine_that_is_not_installed_names_its_extra(
     python: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
     code = """
-from edgewright.runtime.backends import LoadRequest, load_backend
+from edgewright.runtime.backends import EngineSettings, LoadRequest, load_backend
 from edgewright.runtime.errors import MissingExtraError
 try:
-    load_backend("openvino", LoadRequest(b"", None, "fp32", 1, "the model"))
+    load_backend("openvino", LoadRequest(b"", None, "fp32", EngineSettings(threads=1), "the model"))
 except MissingExtraError as error:
     print(error.package, error.extra, error)
 """
@@ -271,7 +289,7 @@ except MissingExtraError as error:
 def executed_precision(backend: Backend) -> str:
     """What OpenVINO says it executes, read from the compiled model itself."""
     assert isinstance(backend, OpenVinoBackend)
-    compiled = backend._compiled
+    compiled = backend._single.compiled
     return str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
 
 
@@ -292,18 +310,18 @@ def quantized_ir(network: Callable[..., onnx.ModelProto], quantized: bool = True
 
 def test_openvino_executes_float_parts_in_f32(tiny_opened: Bundle, network: Callable[..., onnx.ModelProto]) -> None:
     assert executed_precision(load_backend("openvino", request_for(tiny_opened, "openvino"))) == "f32"
-    quantized = LoadRequest(*quantized_ir(network), "int8", 1, "the model")
+    quantized = LoadRequest(*quantized_ir(network), "int8", EngineSettings(threads=1), "the model")
     assert executed_precision(load_backend("openvino", quantized)) == "f32"
 
 
 def test_openvino_refuses_an_int8_artefact_that_is_executed_in_float(network: Callable[..., onnx.ModelProto]) -> None:
-    request = LoadRequest(*quantized_ir(network, quantized=False), "int8", 1, "the model")
+    request = LoadRequest(*quantized_ir(network, quantized=False), "int8", EngineSettings(threads=1), "the model")
     with pytest.raises(BackendError, match=r"of 'the model' otherwise than in int8, as declared: 3 in fp32"):
         load_backend("openvino", request)
 
 
 def test_openvino_refuses_a_float_artefact_that_is_quantized(network: Callable[..., onnx.ModelProto]) -> None:
-    request = LoadRequest(*quantized_ir(network), "fp32", 1, "the model")
+    request = LoadRequest(*quantized_ir(network), "fp32", EngineSettings(threads=1), "the model")
     with pytest.raises(BackendError, match=r"otherwise than in fp32, as declared: .*2 in int8"):
         load_backend("openvino", request)
 
@@ -338,7 +356,38 @@ def test_precisions_that_openvino_executes_here_are_those_of_the_cpu() -> None:
 def test_openvino_keeps_to_the_threads_it_was_told(tiny_opened: Bundle) -> None:
     backend = load_backend("openvino", request_for(tiny_opened, "openvino", threads=1))
     assert isinstance(backend, OpenVinoBackend)
-    assert backend._compiled.get_property("INFERENCE_NUM_THREADS") == 1
+    assert backend._single.compiled.get_property("INFERENCE_NUM_THREADS") == 1
+
+
+def with_streams(bundle: Bundle, name: str, threads: int | None, streams: int) -> Backend:
+    request = request_for(bundle, name, threads=threads)
+    settings = dataclasses.replace(request.settings, streams=streams)
+    return load_backend(name, dataclasses.replace(request, settings=settings))
+
+
+@pytest.mark.parametrize(("threads", "streams", "each"), [(1, 3, 1), (2, 2, 2), (None, 1024, 1)])
+def test_streams_have_threads_of_their_own(tiny_opened: Bundle, threads: int | None, streams: int, each: int) -> None:
+    session = with_streams(tiny_opened, "onnxruntime", threads, streams)
+    assert isinstance(session, OnnxRuntimeBackend)
+    assert session._session is not None
+    assert session._session.get_session_options().intra_op_num_threads == each
+    settings = compile_settings("fp32", EngineSettings(threads=threads, streams=streams), "CPU", ("fp32",))
+    assert (settings["NUM_STREAMS"], settings["INFERENCE_NUM_THREADS"]) == (streams, each * streams)
+
+
+@every_engine
+def test_streams_answer_several_at_once(tiny_opened: Bundle, golden_pixels: Pixels, name: str) -> None:
+    backend = with_streams(tiny_opened, name, 1, 3)
+    expected = backend.run({"pixels": golden_pixels})[0]
+    with ThreadPoolExecutor(6) as pool:
+        for found in pool.map(lambda _: backend.run({"pixels": golden_pixels})[0], range(60)):
+            np.testing.assert_array_equal(found, expected)
+    backend.close()
+
+
+def test_one_stream_is_what_openvino_keeps_compiled() -> None:
+    one, usual = (compile_settings("fp32", EngineSettings(threads=2, streams=n), "CPU", ("fp32",)) for n in (1, None))
+    assert one == usual
 
 
 @every_engine
@@ -349,10 +398,10 @@ def test_number_of_threads_may_be_left_to_the_engine(tiny_opened: Bundle, golden
 
 @pytest.mark.parametrize("threads", [1, 1024, None])
 def test_sensible_number_of_threads_is_taken(threads: int | None) -> None:
-    assert LoadRequest(b"", None, "fp32", threads, "the model").threads == threads
+    assert EngineSettings(threads=threads).threads == threads
 
 
 @pytest.mark.parametrize("threads", [-1, 0, 1025, 10**9])
 def test_absurd_number_of_threads_is_refused(threads: int) -> None:
-    with pytest.raises(UsageError, match=rf"{threads} threads for 'the model'\. Expected 1 to 1024"):
-        LoadRequest(b"", None, "fp32", threads, "the model")
+    with pytest.raises(UsageError, match=rf"{threads} threads for an engine\. Expected 1 to 1024"):
+        EngineSettings(threads=threads)

@@ -85,7 +85,7 @@ def test_artefact_runs_on_its_own_backend_only(tiny_bundle: Path, artefact: str,
 @pytest.mark.parametrize("artefact", ["openvino.fp32", "model.fp32"])
 @pytest.mark.parametrize("threads", [0, 1025])
 def test_absurd_number_of_threads_is_refused(tiny_bundle: Path, artefact: str, threads: int) -> None:
-    with pytest.raises(UsageError, match=f"{threads} threads for '{artefact}'"):
+    with pytest.raises(UsageError, match=f"{threads} threads for an engine"):
         load(tiny_bundle, artefact, threads=threads)
 
 
@@ -301,6 +301,32 @@ def test_list_is_as_long_as_was_asked_or_there_are_classes(
 def test_list_of_nothing_is_refused(onnx_classifier: Classifier, paint: Paint, top_k: int) -> None:
     with pytest.raises(UsageError, match=f"top_k is {top_k}; expected at least 1"):
         onnx_classifier.predict([paint("red", 11)], top_k=top_k)
+
+
+def test_pictures_below_the_energy_of_the_artefact_are_unknown(
+    tiny_copy: Path, reseal: Callable[..., None], paint: Paint
+) -> None:
+    picture = paint("red", 14)
+    with load(tiny_copy, "model.fp32") as classifier:
+        assert classifier(picture).known
+        logits = classifier.run(preprocess(picture, classifier.manifest.preprocess)[None])[0].astype(np.float64)
+        found = float(np.log(np.exp(logits).sum()))
+    for threshold, known in ((found - 1e-3, True), (found + 1e-3, False)):
+        reseal(tiny_copy, lambda document, at=threshold: document["artefacts"][1].update(known_energy=at))
+        with load(tiny_copy, "model.fp32") as classifier:
+            assert classifier.artefact.known_energy == threshold
+            assert classifier(picture).known is known
+
+
+def test_scores_below_what_was_asked_for_are_unknown(tiny_bundle: Path, paint: Paint) -> None:
+    picture = paint("red", 15)
+    with load(tiny_bundle, "model.fp32") as classifier:
+        score = classifier(picture).score
+    for least, known in ((score - 1e-6, True), (score + 1e-6, False)):
+        with load(tiny_bundle, "model.fp32", min_score=least) as classifier:
+            assert classifier(picture).known is known
+    with pytest.raises(UsageError, match="expected 0 to 1"):
+        load(tiny_bundle, "model.fp32", min_score=1.5)
 
 
 def test_every_stage_takes_time(classifier: Classifier, paint: Paint, tmp_path: Path) -> None:

@@ -128,7 +128,9 @@ def test_predict_times_every_stage(predicted: Document) -> None:
 
 @pytest.fixture(scope="session")
 def benched(edgewright: Edgewright, tiny_bundle: Path) -> Document:
-    return one_document(edgewright("bench", tiny_bundle, "--seconds", "0.1", "--threads", "1", "--json"))
+    return one_document(
+        edgewright("bench", tiny_bundle, "--seconds", "0.5", "--threads", "1", "--batch", "1", "--json")
+    )
 
 
 def test_bench_has_the_contract_s_keys(benched: Document) -> None:

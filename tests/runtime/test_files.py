@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edgewright.runtime import files
 from edgewright.runtime.errors import BundleError
 from edgewright.runtime.files import atomic_directory, atomic_write, resolve_inside, sha256_of
 
@@ -167,10 +170,84 @@ def test_kill_in_the_middle_keeps_the_older_directory(tmp_path: Path) -> None:
     assert everything_below(tmp_path / "out") == {"sub/file": "old"}
 
 
-def test_directory_can_be_written_after_a_kill(tmp_path: Path) -> None:
-    (tmp_path / ".out.new-abandoned").mkdir()
+@pytest.mark.parametrize("left", [".out.new-abandond", ".out.old-abandond"])
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path, left: str) -> None:
+    replace_folder(tmp_path / "out", "old")
+    replace_folder(tmp_path / left, "half")
     replace_folder(tmp_path / "out", "new")
-    assert everything_below(tmp_path / "out") == {"sub/file": "new"}
+    assert everything_below(tmp_path) == {"out/sub/file": "new"}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_file_that_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    (tmp_path / ".file.new-abandond").write_text("half")
+    atomic_write(tmp_path / "file", "new")
+    assert everything_below(tmp_path) == {"file": "new"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [".another.new-abandond", ".out.new-abandoned", ".out.newer-abandond", "out.new-abandond", ".out.new-ABANDOND"],
+)
+def test_what_is_of_another_name_is_left_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    replace_folder(tmp_path / "out", "new")
+    atomic_write(tmp_path / "file", "new")
+    assert (tmp_path / name).is_dir()
+
+
+def test_what_another_process_is_writing_is_left_alone(tmp_path: Path) -> None:
+    program = (
+        "import pathlib, sys\n"
+        "from edgewright.runtime.files import atomic_directory, atomic_file\n"
+        "path = pathlib.Path(sys.argv[1])\n"
+        "with atomic_directory(path / 'out') as folder, atomic_file(path / 'file') as file:\n"
+        "    (folder / 'theirs').write_text('last')\n"
+        "    file.write_text('last')\n"
+        "    print('in the middle', flush=True)\n"
+        "    sys.stdin.readline()\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "in the middle\n"
+        replace_folder(tmp_path / "out", "first")
+        atomic_write(tmp_path / "file", "first")
+        assert everything_below(tmp_path / "out") == {"sub/file": "first"}
+        process.communicate("\n")
+    assert process.returncode == 0
+    assert everything_below(tmp_path) == {"out/theirs": "last", "file": "last"}
+
+
+def test_folder_that_a_killed_process_had_moved_away_is_put_back(tmp_path: Path) -> None:
+    replace_folder(tmp_path / ".out.old-abandond", "old")
+    with pytest.raises(ValueError):
+        replace_folder(tmp_path / "out", "half", ValueError)
+    assert everything_below(tmp_path) == {"out/sub/file": "old"}
+
+
+def test_directories_are_exchanged_in_two_steps_where_one_is_not_to_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_exchange", lambda first, second: False)
+    replace_folder(tmp_path / "out", "old")
+    replace_folder(tmp_path / "out", "new")
+    assert everything_below(tmp_path) == {"out/sub/file": "new"}
+
+
+@pytest.mark.parametrize("write", [atomic_write, replace_folder])
+def test_full_disk_is_reported_with_the_name_that_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path, str], None]
+) -> None:
+    def full(path: Path, *_: object) -> None:
+        # As writing fails, which knows no name, or opening, which knows the temporary one.
+        raise OSError(errno.ENOSPC, "No space left on device", *([] if write is atomic_write else [str(path)]))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write(tmp_path / "out", "new")
+    assert caught.value.filename == str(tmp_path / "out")
 
 
 # resolve_inside

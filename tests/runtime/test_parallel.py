@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from edgewright.runtime.parallel import available_cores, bounded_map
+from edgewright.runtime.parallel import Helper, Turns, available_cores, bounded_map, threads_per_stream
 
 PATIENCE_S = 10
 """A test that would otherwise wait for ever fails after this."""
@@ -105,3 +105,161 @@ def test_leaving_early_cancels_what_has_not_begun() -> None:
 
 def test_a_process_has_at_least_one_core() -> None:
     assert available_cores() >= 1
+
+
+@pytest.mark.parametrize(
+    ("threads", "streams", "cores", "expected"),
+    [
+        # One request at a time gets all cores; several at once share them.
+        *((None, None, cores, cores) for cores in (1, 2, 4, 8, 16)),
+        (None, 1, 8, 8),
+        (None, 2, 8, 4),
+        (None, 8, 8, 1),
+        (None, 3, 8, 2),
+        (None, 16, 2, 1),
+        # What was told is kept.
+        (3, None, 8, 3),
+        (4, 4, 2, 4),
+    ],
+)
+def test_cores_are_shared_among_streams(threads: int | None, streams: int | None, cores: int, expected: int) -> None:
+    assert threads_per_stream(threads, streams, cores) == expected
+
+
+def test_cores_are_those_of_this_process() -> None:
+    assert threads_per_stream(None, None) == available_cores()
+
+
+def test_turns_let_no_more_in_than_allowed() -> None:
+    turns, inside, most = Turns(3), [0], [0]
+    lock = threading.Lock()
+
+    def work(_: int) -> None:
+        for _ in range(20):
+            with turns:
+                with lock:
+                    inside[0] += 1
+                    most[0] = max(most[0], inside[0])
+                time.sleep(0.0002)
+                with lock:
+                    inside[0] -= 1
+
+    list(bounded_map(work, range(8), threads=8, in_flight=8))
+    assert (inside[0], most[0]) == (0, 3)
+
+
+def test_turns_are_taken_in_the_order_of_coming() -> None:
+    turns, order = Turns(1), list[int]()
+
+    def take(number: int) -> None:
+        with turns:
+            order.append(number)
+
+    with turns:
+        waiting = [threading.Thread(target=take, args=(number,)) for number in range(5)]
+        for count, thread in enumerate(waiting, 1):
+            thread.start()
+            while len(turns._waiting) < count:
+                time.sleep(0.001)
+    for thread in waiting:
+        thread.join(PATIENCE_S)
+    assert order == list(range(5))
+
+
+def test_turn_that_fails_is_passed_on() -> None:
+    turns = Turns(1)
+    with pytest.raises(ZeroDivisionError), turns:
+        raise ZeroDivisionError
+    with turns:
+        pass
+
+
+@pytest.mark.parametrize("handed", [False, True], ids=["waiting", "just handed over"])
+def test_interrupted_wait_loses_no_turn(handed: bool) -> None:
+    turns = Turns(1)
+    turns.__enter__()
+    real = threading.Lock
+
+    class InterruptedGate:
+        def __init__(self) -> None:
+            self.lock, self.waits = real(), 0
+
+        def acquire(self) -> None:
+            self.waits += 1
+            if self.waits == 2:
+                if handed:
+                    turns.__exit__(None, None, None)
+                raise KeyboardInterrupt
+            self.lock.acquire()
+
+        def release(self) -> None:
+            self.lock.release()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading, "Lock", InterruptedGate)
+        with pytest.raises(KeyboardInterrupt):
+            turns.__enter__()
+    if not handed:
+        turns.__exit__(None, None, None)
+    with turns:  # would wait for ever
+        pass
+
+
+# A helper for half of the work
+
+
+def test_helper_works_beside_its_caller() -> None:
+    helper, meeting = Helper(), threading.Barrier(2, timeout=20)
+    helper.share(meeting.wait, meeting.wait)  # each waits for the other: one after the other they would never meet
+    helper.close()
+
+
+def test_busy_helper_leaves_the_work_to_the_caller() -> None:
+    helper, busy, done = Helper(), threading.Event(), threading.Event()
+    first = threading.Thread(target=lambda: helper.share(busy.set, lambda: done.wait(20) and None))
+    first.start()
+    busy.wait(20)
+    order: list[str] = []
+    helper.share(lambda: order.append("mine"), lambda: order.append(threading.current_thread().name))
+    assert order == ["mine", threading.current_thread().name]
+    done.set()
+    first.join()
+    helper.close()
+
+
+def test_closed_helper_leaves_no_thread_and_no_work_undone() -> None:
+    helper, order = Helper(), list[int]()
+    helper.share(lambda: None, lambda: None)
+    helper.close()
+    helper.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("edgewright-helper")]
+    helper.share(lambda: order.append(1), lambda: order.append(2))
+    assert order == [1, 2]
+
+
+@pytest.mark.parametrize("fails", ["mine", "other"])
+def test_failure_of_either_half_is_told_when_both_have_ended(fails: str) -> None:
+    helper, ended = Helper(), list[str]()
+
+    def work(name: str) -> None:
+        time.sleep(0.05)
+        ended.append(name)
+        if name == fails:
+            raise ZeroDivisionError(name)
+
+    with pytest.raises(ZeroDivisionError, match=fails):
+        helper.share(lambda: work("mine"), lambda: work("other"))
+    assert sorted(ended) == ["mine", "other"]
+    helper.close()
+
+
+def test_helper_does_without_its_thread_when_the_interpreter_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    helper, order = Helper(), list[int]()
+
+    def ending(*arguments: object) -> object:
+        raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    monkeypatch.setattr(helper._pool, "submit", ending)
+    helper.share(lambda: order.append(1), lambda: order.append(2))
+    assert order == [1, 2]
+    helper.close()

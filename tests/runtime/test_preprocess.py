@@ -17,6 +17,7 @@ from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 
 from edgewright.runtime.errors import ImageError
 from edgewright.runtime.images import read_image
+from edgewright.runtime.parallel import Helper
 from edgewright.runtime.preprocess import Preprocess, crop_box, preprocess, resize_and_crop
 
 Interpolation = Literal["bilinear", "bicubic"]
@@ -48,7 +49,7 @@ def torchvision_pixels(image: Image.Image, spec: Preprocess) -> Pixels:
 
 
 def difference(image: Image.Image, spec: Preprocess) -> Pixels:
-    found: Pixels = np.abs(np.asarray(resize_and_crop(image, spec)).astype(int) - torchvision_pixels(image, spec))
+    found: Pixels = np.abs(resize_and_crop(image, spec).astype(int) - torchvision_pixels(image, spec))
     return found
 
 
@@ -144,7 +145,33 @@ def test_crop_box_lies_inside_the_picture(width: int, height: int, one: int, oth
 @given(st.integers(1, 400), st.integers(1, 400), st.integers(8, 64), st.integers(8, 64))
 def test_every_size_of_picture_gives_the_models_size(width: int, height: int, one: int, other: int) -> None:
     spec = Preprocess(resize=max(one, other), crop=min(one, other))
-    assert resize_and_crop(Image.new("RGB", (width, height)), spec).size == (spec.crop, spec.crop)
+    assert resize_and_crop(Image.new("RGB", (width, height)), spec).shape == (spec.crop, spec.crop, 3)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 400), st.integers(1, 400), st.sampled_from([8, 17, 64]), st.sampled_from(["bilinear", "bicubic"]))
+def test_helper_changes_no_pixel(width: int, height: int, crop: int, interpolation: Interpolation) -> None:
+    spec, image = Preprocess(resize=crop + 3, crop=crop, interpolation=interpolation), smooth_picture(width, height)
+    helper = Helper()
+    shared = resize_and_crop(image, spec, helper)
+    helper.close()
+    assert np.array_equal(shared, resize_and_crop(image, spec))
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_halves_are_the_whole_but_for_rounding(interpolation: Interpolation) -> None:
+    spec = Preprocess(interpolation=interpolation)
+    worst, means = 0, []
+    for width, height in ((400, 533), (640, 480), (1023, 767), (300, 300), (257, 900)):
+        image = smooth_picture(width, height)
+        left, top, right, bottom = crop_box(width, height, spec.resize, spec.crop)
+        how = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[interpolation]
+        rows = image.resize((spec.crop, height), how, box=(left, 0, right, height))
+        whole = np.asarray(rows.resize((spec.crop, spec.crop), how, box=(0, top, spec.crop, bottom))).astype(int)
+        difference = np.abs(resize_and_crop(image, spec) - whole)
+        worst, means = max(worst, int(difference.max())), [*means, float(difference.mean())]
+    assert worst <= 1
+    assert max(means) < 1e-3
 
 
 # From a source to a tensor
@@ -185,6 +212,60 @@ def test_orientation_is_applied_before_the_crop() -> None:
     turned = jpeg(upright.transpose(Image.Transpose.ROTATE_180), exif=exif, quality=100, subsampling=0)
     spec = Preprocess(resize=32, crop=32)
     assert np.abs(preprocess(turned, spec).astype(int) - preprocess(upright, spec).astype(int)).max() <= 4
+
+
+REDUCED = Preprocess(resize=64, crop=56, decode="reduced")
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "divisor"),
+    [
+        (512, 700, 8),
+        (511, 700, 8),
+        (504, 700, 4),
+        (700, 300, 4),
+        (252, 900, 2),
+        (127, 127, 2),
+        (126, 400, 1),
+        (60, 60, 1),
+    ],
+)
+def test_reduced_decoding_keeps_the_shorter_side(width: int, height: int, divisor: int) -> None:
+    image = read_image(jpeg(smooth_picture(width, height)), least_side=64)
+    assert image.size == (-(-width // divisor), -(-height // divisor))
+    assert divisor == 1 or min(image.size) >= 64
+
+
+@pytest.mark.parametrize("size", [(512, 700), (700, 512), (1500, 1000)])
+def test_reduced_decoding_changes_little(size: tuple[int, int]) -> None:
+    data = jpeg(smooth_picture(*size), quality=95)
+    full = preprocess(data, Preprocess(resize=64, crop=56)).astype(int)
+    apart = np.abs(preprocess(data, REDUCED).astype(int) - full)
+    assert 0 < apart.mean() < 3
+    assert np.percentile(apart, 99) < 16
+
+
+def test_only_files_of_jpegs_are_reduced() -> None:
+    picture = smooth_picture(512, 512)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    lazy = Image.open(io.BytesIO(jpeg(picture)))
+    for source in (buffer.getvalue(), picture, np.asarray(picture), lazy):
+        assert read_image(source, least_side=64).size == (512, 512)
+
+
+def test_reduced_decoding_is_turned_as_the_full_one() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = jpeg(smooth_picture(512, 700), exif=exif.tobytes())
+    apart = preprocess(data, REDUCED).astype(int) - preprocess(data, REDUCED.model_copy(update={"decode": "full"}))
+    assert read_image(data, least_side=64).size == (88, 64)
+    assert np.abs(apart).mean() < 3
+
+
+def test_pixel_limit_is_that_of_the_file() -> None:
+    with pytest.raises(ImageError, match="512 x 512"):
+        read_image(jpeg(smooth_picture(512, 512)), max_pixels=512 * 512 - 1, least_side=64)
 
 
 def test_pixel_limit_reaches_the_decoder() -> None:

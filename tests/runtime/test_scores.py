@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from edgewright.runtime.scores import softmax, top_scores
+from edgewright.runtime.scores import energy, softmax, top_scores
 
 Logits = npt.NDArray[np.float32]
 
@@ -84,3 +86,14 @@ def test_scores_too_small_to_tell_apart_are_still_in_order(classes: int) -> None
 def test_top_scores_are_plain_numbers(classes: int) -> None:
     index, score = top_scores(np.zeros(classes, dtype=np.float32), 1)[0]
     assert (type(index), type(score)) == (int, float)
+
+
+def test_energy_is_the_logarithm_of_the_sum_and_does_not_overflow() -> None:
+    def of(logits: Logits) -> float:
+        ((index, score),) = top_scores(logits, 1)
+        return energy(float(logits[index]), score)
+
+    logits = np.array([1.0, 2.0, 3.0], np.float32)
+    assert of(logits) == pytest.approx(math.log(math.exp(1) + math.exp(2) + math.exp(3)))
+    assert of(logits + 5000) == pytest.approx(of(logits) + 5000, abs=1e-3)
+    assert of(np.zeros(1000, np.float32)) == pytest.approx(math.log(1000))

@@ -5,13 +5,16 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 
 from edgewright.runtime.bundle import open_bundle
-from edgewright.runtime.errors import BundleError, EdgewrightError
+from edgewright.runtime.commands import runnable_artefacts
+from edgewright.runtime.errors import BundleError, EdgewrightError, PrecisionError, UsageError
+from edgewright.runtime.loading import load
 from edgewright.runtime.verify import TENSOR_TOLERANCE, Verification, verify_bundle
 
 Reseal = Callable[..., None]
@@ -184,3 +187,34 @@ def test_golden_file_exchanged_after_opening_is_not_used(tiny_copy: Path) -> Non
     shift_pixel(tiny_copy / TENSOR, 1)
     with pytest.raises(BundleError, match="was altered"):
         verify_bundle(bundle)
+
+
+@pytest.mark.parametrize("others", ["also", "alone"])
+def test_artefact_that_would_be_executed_in_another_precision_is_not_judged(
+    tiny_copy: Path, reseal: Reseal, others: str
+) -> None:
+    # As OpenVINO does with INT8 on ARM: here, the file has nothing quantized.
+    def declare(document: dict[str, Any]) -> None:
+        for artefact in document["artefacts"]:
+            if artefact["name"] == "openvino.fp32":
+                artefact.update(precision="int8", executed="int8")
+        if others == "alone":
+            document["artefacts"] = [one for one in document["artefacts"] if one["name"] == "openvino.fp32"]
+
+    reseal(tiny_copy, declare)
+    found = verify(tiny_copy)
+    assert found["openvino.fp32"].passed is None
+    assert "otherwise than in int8" in found["openvino.fp32"].reason
+    bundle = open_bundle(tiny_copy)
+    if others == "alone":
+        with pytest.raises(UsageError, match="otherwise than in int8"):
+            runnable_artefacts(bundle, None)
+        with pytest.raises(PrecisionError):
+            load(tiny_copy)
+        return
+    assert found["model.fp32"].passed
+    assert [artefact.name for artefact in runnable_artefacts(bundle, None)] == ["model.fp32"]
+    with pytest.warns(RuntimeWarning, match="Using 'model.fp32'"), load(tiny_copy) as classifier:
+        assert classifier.artefact.name == "model.fp32"
+    with pytest.raises(PrecisionError, match="choose another artefact"):
+        load(tiny_copy, "openvino.fp32")

@@ -7,6 +7,7 @@ fake is made. Nothing of this is part of the repository.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import json
@@ -14,6 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,9 +93,22 @@ def install(requirements: tuple[str, ...], folder: Path) -> Path:
     """Unpack wheels into `folder`, unless they are there."""
     if folder.is_dir():
         return folder
-    new = folder.with_name(folder.name + ".new")
-    shutil.rmtree(new, ignore_errors=True)
-    options = ["--no-deps", "--target", str(new), "--only-binary", ":all:", *requirements]
+    # Its own name: another process of the tests may be about to make the same folder.
+    new = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+    try:
+        _unpack(requirements, new)
+        # The other one's folder may have appeared since, and a folder that is not empty is not replaced.
+        with contextlib.suppress(OSError):
+            new.rename(folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    assert folder.is_dir()
+    return folder
+
+
+def _unpack(requirements: tuple[str, ...], folder: Path) -> None:
+    """Fetch wheels and put what is in them into `folder`."""
+    options = ["--no-deps", "--target", str(folder), "--only-binary", ":all:", *requirements]
     uv = shutil.which("uv")
     if uv is not None:
         command = [uv, "pip", "install", "--quiet", "--python", sys.executable, *options]
@@ -106,10 +121,7 @@ def install(requirements: tuple[str, ...], folder: Path) -> Path:
     except subprocess.TimeoutExpired:
         pytest.skip(f"the index did not answer within {SECONDS} s")
     if found.returncode != 0:
-        shutil.rmtree(new, ignore_errors=True)
         pytest.skip(f"the index has no {' '.join(requirements)} for this Python: {found.stderr.strip()[-300:]}")
-    new.rename(folder)
-    return folder
 
 
 def stub_libraries(major: int, folder: Path) -> Path:
@@ -131,9 +143,13 @@ def describe(folder: Path, module: str, out: Path, libraries: Path | None) -> di
     """What `bindings_dump.py` finds, in a process of its own."""
     if not out.is_file():
         environment = os.environ | ({} if libraries is None else {"LD_LIBRARY_PATH": str(libraries)})
-        command = [sys.executable, str(HERE / "bindings_dump.py"), str(folder), module, str(out)]
-        found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
-        assert found.returncode == 0, found.stderr
+        # As with the folder: its own name, and whole when it gets the other one.
+        with tempfile.TemporaryDirectory(prefix=f"{out.name}.", dir=out.parent) as temporary:
+            new = Path(temporary) / out.name
+            command = [sys.executable, str(HERE / "bindings_dump.py"), str(folder), module, str(new)]
+            found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+            assert found.returncode == 0, found.stderr
+            new.replace(out)
     described: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
     return described
 

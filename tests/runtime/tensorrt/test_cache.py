@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgewright.runtime.backends import LoadRequest, load_backend
+from edgewright.runtime.backends import EngineSettings, LoadRequest, load_backend
 from edgewright.runtime.device_cache import device_cache
 from edgewright.runtime.errors import BackendError, MissingExtraError, UsageError
 from edgewright.runtime.tensorrt.cache import EngineCache, make_key
@@ -186,7 +186,7 @@ def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, t
 
 
 def request_for(models: dict[str, bytes], precision: str = "int8") -> LoadRequest:
-    return LoadRequest(models[precision], None, precision, 1, "model.int8.trt")
+    return LoadRequest(models[precision], None, precision, EngineSettings(threads=1), "model.int8.trt")
 
 
 def test_onnx_runtime_takes_over_without_a_gpu(one_device: Any, models: dict[str, bytes]) -> None:
@@ -213,22 +213,23 @@ def test_onnx_runtime_takes_over_without_tensorrt(models: dict[str, bytes], monk
 
 
 def test_another_artefact_may_take_over(models: dict[str, bytes]) -> None:
-    instead = LoadRequest(models["fp32"], None, "fp32", 1, "model.fp32")
+    instead = LoadRequest(models["fp32"], None, "fp32", EngineSettings(threads=1), "model.fp32")
     with pytest.warns(RuntimeWarning, match=r"ONNX Runtime runs 'model\.fp32' instead"):
-        load_or_fall_back(request_for(models), instead)
+        load_or_fall_back(request_for(models), lambda: instead)
 
 
 def test_nothing_is_said_where_tensorrt_runs(one_device: Any, models: dict[str, bytes]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        backend, name = load_or_fall_back(request_for(models))
+        # Nor is anything read that will not be needed.
+        backend, name = load_or_fall_back(request_for(models), lambda: pytest.fail("read for nothing"))
     assert name == "tensorrt"
     backend.close()
 
 
 def test_model_that_nobody_takes_is_an_error(one_device: Any) -> None:
     with pytest.raises(BackendError, match="ONNX Runtime cannot load"):
-        load_or_fall_back(LoadRequest(b"junk", None, "fp32", 1, "junk"))
+        load_or_fall_back(LoadRequest(b"junk", None, "fp32", EngineSettings(threads=1), "junk"))
 
 
 def test_missing_tensorrt_names_the_extra(models: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,4 +240,4 @@ def test_missing_tensorrt_names_the_extra(models: dict[str, bytes], monkeypatch:
 
 def test_precision_that_engines_do_not_have_is_refused(models: dict[str, bytes]) -> None:
     with pytest.raises(UsageError, match="bf16"):
-        load_backend("tensorrt", LoadRequest(models["fp32"], None, "bf16", 1, "m"))
+        load_backend("tensorrt", LoadRequest(models["fp32"], None, "bf16", EngineSettings(threads=1), "m"))

@@ -9,11 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from edgewright.runtime.backends.openvino import OpenVinoBackend
 from edgewright.runtime.bundle import Bundle, open_bundle
+from edgewright.runtime.classifier import load_request
 from edgewright.runtime.compile import compile_openvino, openvino_targets, tensorrt_target
 from edgewright.runtime.compile_command import compile_command
 from edgewright.runtime.errors import BackendError, BundleError, MissingExtraError, UsageError
@@ -208,6 +211,27 @@ def test_altered_openvino_cache_is_thrown_away(tiny_opened: Bundle, cache: Path,
     assert not folder.exists()
     assert "was altered" in capsys.readouterr().err
     assert compile_openvino(tiny_opened, artefact).state == "absent"
+
+
+def test_classifier_takes_what_was_compiled(tiny_opened: Bundle, cache: Path, capsys: Any) -> None:
+    (artefact,) = openvino_targets(tiny_opened.manifest, None, None)
+    request, pixels = load_request(tiny_opened, artefact), np.full((2, 16, 16, 3), 9, np.uint8)
+
+    def answers() -> tuple[bool, bytes]:
+        engine = OpenVinoBackend(request)
+        found = bool(engine._single.compiled.get_property("LOADED_FROM_CACHE"))
+        (logits,) = engine.run({"pixels": pixels})
+        engine.close()
+        return found, logits.tobytes()
+
+    before = answers()
+    assert not before[0]
+    assert not cache.exists()
+    folder = Path(compile_openvino(tiny_opened, artefact).cache)
+    assert answers() == (True, before[1])
+    next(folder.glob("*.blob")).write_bytes(b"altered")
+    assert answers() == before
+    assert "was altered" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("record", [None, b"{", b"\xff" * 100_000], ids=["none", "broken", "huge"])

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import pytest
 
-from edgewright.runtime.backends import LoadRequest, TensorSpec, load_backend
+from edgewright.runtime.backends import EngineSettings, LoadRequest, TensorSpec, load_backend
 from edgewright.runtime.errors import BackendError
 from edgewright.runtime.tensorrt.builder import build_engine
 from edgewright.runtime.tensorrt.cuda import load_cuda
@@ -168,7 +168,7 @@ def test_layers_in_another_precision_are_told(device: Any, models: dict[str, byt
         prepare_engine(
             device.trt, load_cuda(), models[precision], BuildOptions("int8"), name="m", force=True
         ).runner.close()
-        load_backend("tensorrt", LoadRequest(models[precision], None, precision, None, "the model")).close()
+        load_backend("tensorrt", LoadRequest(models[precision], None, precision, EngineSettings(), "the model")).close()
         shown = capsys.readouterr().err
         assert ("executes no layer of 'the model' in int8 here, but 1 fp32" in shown) == said
 
@@ -176,7 +176,9 @@ def test_layers_in_another_precision_are_told(device: Any, models: dict[str, byt
 def test_backend_runs_and_keeps_its_engine(device: Any, models: dict[str, bytes], helpers: Any) -> None:
     pixels = helpers.pixels(2)
     for _ in range(2):
-        backend = load_backend("tensorrt", LoadRequest(models["int8"], None, "int8", None, "model.int8.trt"))
+        backend = load_backend(
+            "tensorrt", LoadRequest(models["int8"], None, "int8", EngineSettings(), "model.int8.trt")
+        )
         np.testing.assert_allclose(
             backend.run({"pixels": pixels})[0], helpers.reference(models["int8"], pixels), atol=1e-5
         )

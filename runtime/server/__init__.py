@@ -1,0 +1,1 @@
+"""Bundles over HTTP: Open Inference Protocol v2, plain uploads, metrics."""
