@@ -8,29 +8,19 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from edgewright.runtime.machine import cpu_name_and_features, emulation
 from edgewright.runtime.parallel import available_cores
 
-__all__ = ["DeviceFacts", "device_facts"]
+__all__ = ["DeviceFacts", "device_facts", "nvidia_gpus"]
 
 _PACKAGES = ("edgewright", "numpy", "pillow", "onnxruntime", "openvino")
-_CPU_FLAGS = (
-    "avx2",
-    "avx512f",
-    "avx512_vnni",
-    "avx_vnni",
-    "avx512_bf16",
-    "amx_int8",
-    "amx_bf16",
-    "asimd",
-    "asimddp",
-    "i8mm",
-    "bf16",
-)
 
 
 @dataclass(frozen=True)
 class DeviceFacts:
-    """The machine. `cpu_features` lists only those that decide how fast INT8 and bf16 are."""
+    """The machine. `cpu_features` lists only those that decide how fast INT8 and bf16 are; `gpus` are NVIDIA's; figures
+    of an `emulated` processor say nothing about a real one.
+    """
 
     cpu: str
     cpu_features: tuple[str, ...]
@@ -41,14 +31,16 @@ class DeviceFacts:
     python: str
     versions: dict[str, str]
     load_average: float | None
+    gpus: tuple[str, ...] = ()
+    emulated: bool = False
 
 
 def device_facts() -> DeviceFacts:
     """Read the facts that this system tells; None stands for those it does not."""
-    cpu, flags = _cpu()
+    cpu, features = cpu_name_and_features()
     return DeviceFacts(
         cpu=cpu,
-        cpu_features=tuple(flag for flag in _CPU_FLAGS if flag in flags),
+        cpu_features=features,
         cores=available_cores(),
         memory_gib=_memory_gib(),
         system=f"{platform.system()} {platform.release()}",
@@ -56,21 +48,20 @@ def device_facts() -> DeviceFacts:
         python=platform.python_version(),
         versions={name: version for name in _PACKAGES if (version := _version(name)) is not None},
         load_average=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        gpus=nvidia_gpus(),
+        emulated=emulation() is not None,
     )
 
 
-def _cpu() -> tuple[str, set[str]]:
-    cpuinfo = Path("/proc/cpuinfo")
-    fields: dict[str, str] = {}
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(errors="replace").splitlines():
+def nvidia_gpus(root: Path = Path("/")) -> tuple[str, ...]:
+    """Names of the GPUs that NVIDIA's driver has, as it tells them under /proc; a Jetson's is part of the board instead."""
+    names = []
+    for file in sorted(root.glob("proc/driver/nvidia/gpus/*/information")):
+        for line in file.read_text(errors="replace").splitlines():
             key, _, value = line.partition(":")
-            fields.setdefault(key.strip(), value.strip())
-    model = Path("/proc/device-tree/model")
-    # ARM's cpuinfo names no model; the device tree names the board.
-    board = model.read_text(errors="replace").strip("\x00\n ") if model.is_file() else ""
-    name = fields.get("model name") or board or platform.processor() or platform.machine()
-    return name, set((fields.get("flags") or fields.get("Features") or "").split())
+            if key.strip() == "Model":
+                names.append(value.strip())
+    return tuple(names)
 
 
 def _memory_gib() -> float | None:

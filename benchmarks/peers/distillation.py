@@ -40,6 +40,8 @@ def compare_teaching(
         `ours` (taught) and `peer` (not) with the mean `top1` (test) and its `top1_of_each_seed`, and `points` between.
     """
     common: dict[str, Any] = {"data": data, "backbone": student, "weights": weights, "strategy": "full", **config}
+    # Usual without a teacher, but not with one: it would be the difference, too.
+    common["mixup"] = 0.0
     taught: dict[str, Any] = {"teacher": teacher, "teacher_weights": teacher_weights}
     facts = machine()
     found: dict[str, list[dict[str, Any]]] = {"ours": [], "peer": []}

@@ -9,29 +9,24 @@ picture, engine alone, with fixed threads. "float" is true FP32: executed as suc
 from __future__ import annotations
 
 import tempfile
-from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Any, Optional
 
-import numpy as np
 import typer
 
 from edgewright.benchmarks.peers.sides import machine
 from edgewright.export.config import ExportConfig
 from edgewright.export.exporter import export
-from edgewright.runtime.bundle import Bundle
-from edgewright.runtime.classifier import Classifier
-from edgewright.runtime.commands import runnable_artefacts
+from edgewright.export.proof import measure_latency
 from edgewright.runtime.console import emit_json, print_table
 from edgewright.runtime.parallel import available_cores
 from edgewright.runtime.preprocess import preprocess
-from edgewright.runtime.timing import interleaved_latencies_ms
 
 __all__ = ["measure_int8_gain"]
 
 
-def measure_int8_gain(run: Path, *, threads: int, seconds: float) -> dict[str, Any]:
+def measure_int8_gain(run: Path, *, threads: int, seconds: float, max_drop: float = 1.0) -> dict[str, Any]:
     """Export a run and compare its artefacts.
 
     Returns:
@@ -40,10 +35,13 @@ def measure_int8_gain(run: Path, *, threads: int, seconds: float) -> dict[str, A
     """
     with tempfile.TemporaryDirectory() as folder:
         started = perf_counter()
-        result = export(ExportConfig(run=str(run), out=Path(folder) / "bundle"))
+        result = export(ExportConfig(run=str(run), out=Path(folder) / "bundle", max_drop=max_drop))
         export_seconds = perf_counter() - started
-        latency = _latencies(result.bundle, threads, seconds)
-    trained = result.bundle.manifest.metrics["test_top1"]
+        bundle = result.bundle
+        pixels = preprocess(bundle.read(bundle.manifest.golden[0].image), bundle.manifest.preprocess)[None]
+    passed = [finding.candidate for finding in result.findings.artefacts if finding.proof.passed]
+    latency = measure_latency(passed, pixels, seconds, threads)
+    trained = bundle.manifest.metrics["test_top1"]
     rows: list[dict[str, Any]] = [
         {
             "name": finding.candidate.name,
@@ -67,27 +65,13 @@ def measure_int8_gain(run: Path, *, threads: int, seconds: float) -> dict[str, A
     }
     return {
         "run": run.name,
-        "backbone": result.bundle.manifest.provenance.backbone,
+        "backbone": bundle.manifest.provenance.backbone,
         "trained_test_top1": trained,
         "export_seconds": export_seconds,
         "artefacts": rows,
         "int8_over_fp32": _times(best["fp32"], best["int8"]),
         "int8_over_bf16": _times(best["bf16"], best["int8"]),
     }
-
-
-def _latencies(bundle: Bundle, threads: int, seconds: float) -> dict[str, float]:
-    picture = bundle.read(bundle.manifest.golden[0].image)
-    pixels = preprocess(picture, bundle.manifest.preprocess)[None]
-    artefacts = runnable_artefacts(bundle, None)
-    classifiers = {artefact.name: Classifier(bundle, artefact, threads=threads) for artefact in artefacts}
-    calls = {name: partial(classifier.run, pixels) for name, classifier in classifiers.items()}
-    try:
-        samples = interleaved_latencies_ms(calls, seconds=seconds, rounds=10)
-    finally:
-        for classifier in classifiers.values():
-            classifier.close()
-    return {name: float(np.median(ms)) for name, ms in samples.items()}
 
 
 def _times(slow: float | None, fast: float | None) -> float | None:
@@ -100,12 +84,13 @@ def main(
         Optional[int], typer.Option(min=1, help="Threads for one inference. (default: all cores)")
     ] = None,
     seconds: Annotated[float, typer.Option(min=0.1, help="How long each artefact is measured.")] = 5.0,
+    max_drop: Annotated[float, typer.Option(min=0, max=100, help="As of `edgewright export`.")] = 1.0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """Measure them all."""
     used = threads or available_cores()
     facts = machine()
-    found = [measure_int8_gain(run, threads=used, seconds=seconds) for run in runs]
+    found = [measure_int8_gain(run, threads=used, seconds=seconds, max_drop=max_drop) for run in runs]
     if json:
         emit_json({"runs": found, "threads": used, "device": facts})
     for document in found:

@@ -2,7 +2,8 @@
 
     python -m edgewright.benchmarks.peers.predictor_overhead BUNDLE [--json]
 
-Engine and classifier are called in bursts that take turns; the ratio of their medians is what is claimed.
+Engine and classifier are called in bursts that take turns; the ratio of their medians is what is claimed. The engine
+gets its tensor in the layout that it wants; where that is another than the bundle's, turning it is the classifier's work.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ import numpy as np
 import typer
 
 from edgewright.benchmarks.device import device_facts
-from edgewright.runtime.backends import LoadRequest, load_backend
+from edgewright.benchmarks.peers.sides import run_script
+from edgewright.runtime.backends import load_backend
 from edgewright.runtime.bundle import open_bundle
-from edgewright.runtime.classifier import Classifier
+from edgewright.runtime.classifier import Classifier, load_request
 from edgewright.runtime.commands import runnable_artefacts
 from edgewright.runtime.console import emit_json, print_table
+from edgewright.runtime.preprocess import in_layout
 from edgewright.runtime.timing import interleaved_latencies_ms
 
 
@@ -35,10 +38,8 @@ def main(
     pixels = np.frombuffer(opened.read(vector.tensor), np.uint8).reshape(1, *opened.manifest.input.shape[1:])
     rows = []
     for artefact in runnable_artefacts(opened, None):
-        model, weights = opened.artefact_bytes(artefact)
-        request = LoadRequest(model, weights, artefact.precision, None, artefact.name)
-        engine = load_backend(artefact.backend, request)
-        feeds = {opened.manifest.input.name: pixels}
+        engine = load_backend(artefact.backend, load_request(opened, artefact))
+        feeds = {opened.manifest.input.name: in_layout(pixels, artefact.layout)}
         with Classifier(opened, artefact) as classifier:
             calls: dict[str, Callable[[], object]] = {
                 "engine": partial(engine.run, feeds),
@@ -66,4 +67,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_script(main)

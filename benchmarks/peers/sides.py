@@ -24,8 +24,10 @@ from typing_extensions import Self
 from edgewright.benchmarks.device import device_facts
 from edgewright.runtime.console import warn
 from edgewright.runtime.errors import EdgewrightError, UsageError
+from edgewright.runtime.walking import walk_pictures
 
 __all__ = [
+    "ULTRALYTICS",
     "Side",
     "Turns",
     "default_data",
@@ -33,12 +35,18 @@ __all__ = [
     "in_turns",
     "machine",
     "ours",
+    "pictures_of",
     "run_script",
     "tutorial",
+    "ultralytics",
     "work_in_turns",
 ]
 
+
 SHARED_VARIABLE = "EDGEWRIGHT_SHARED"
+ULTRALYTICS = "yolo11n-cls"
+"""Its own classifier that is compared with: the smallest."""
+
 _PACKAGES = ("torch", "torchvision")
 
 
@@ -67,6 +75,19 @@ def default_weights(given: str | None, backbone: str) -> str:
         UsageError: neither is there.
     """
     return given or str(_shared(Path("weights") / f"{backbone}-imagenet.pth", "--weights imagenet or PATH"))
+
+
+def pictures_of(data: Path | None, count: int) -> list[str]:
+    """`count` picture files below `data`, evenly spread over all that are there, or of the clothing photographs.
+
+    Raises:
+        UsageError: there is none.
+    """
+    root = default_data(data)
+    files = list(walk_pictures(root))
+    if not files:
+        raise UsageError(f"No pictures in '{root}'. Expected JPEG files in it or in its folders.")
+    return files[:: max(1, len(files) // count)][:count]
 
 
 def _shared(part: Path, option: str) -> Path:
@@ -168,6 +189,12 @@ def ours(name: str, **config: Any) -> Side:
 def tutorial(name: str, **config: Any) -> Side:
     """The tutorial's loop with these fields of TutorialConfig."""
     return Side(name, [sys.executable, "-m", "edgewright.benchmarks.peers.tutorial"], config)
+
+
+def ultralytics(python: Path, request: Mapping[str, Any]) -> Side:
+    """`ultralytics_predict.py` with this interpreter, which has ultralytics."""
+    script = str(Path(__file__).with_name("ultralytics_predict.py"))
+    return Side(f"Ultralytics, {request['do']}", [str(python), "-W", "ignore", script], request)
 
 
 class Turns:

@@ -19,7 +19,7 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from edgewright.benchmarks.peers.sides import Side, default_data, default_weights, machine, ours, run_script
-from edgewright.runtime.console import emit_json, print_table
+from edgewright.runtime.console import emit_json, notice, print_table
 from edgewright.runtime.errors import UsageError
 from edgewright.train.config import Duration
 
@@ -63,6 +63,7 @@ def measure_budget(
     for name, side in ways.items():
         found = side.run()
         document[name] = {key: found[key] for key in ("seconds", "top1", "val_top1", "epochs", "note") if key in found}
+        notice(f"{name}, {budget_s:.0f} s: test top-1 {found['top1']:.4f} after {found['seconds']:.0f} s")
     return document
 
 

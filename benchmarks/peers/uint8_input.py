@@ -24,7 +24,7 @@ from edgewright.export.calibration import choose_calibration
 from edgewright.export.candidates import Candidate
 from edgewright.export.onnx_graph import INPUT_NAME, to_onnx
 from edgewright.export.openvino_ir import quantize_ir, serialize_ir, to_ir
-from edgewright.export.quantization.pixels import PixelForm, centre_pixels, grid_of
+from edgewright.export.quantization.pixels import PixelForm, grid_of
 from edgewright.export.quantization.profiles import ORT_X86
 from edgewright.export.quantization.workshop import Workshop
 from edgewright.runtime.console import emit_json, print_table
@@ -83,9 +83,7 @@ def compare_inputs(run: Path, *, threads: int, seconds: float) -> dict[str, Any]
     model = to_onnx(found.network(), spec.crop)
     workshop = Workshop(model, spec, calibration.pixels, ["minmax"])
     quantized = workshop.quantize(ORT_X86, "minmax")
-    planes = centre_pixels(model, spec, PixelForm("NCHW", symmetric=False))
-    if planes is None:
-        raise UsageError(f"'{found.record.backbone}' does not begin with a single convolution; nothing to compare.")
+    planes = workshop.base(PixelForm("NCHW", symmetric=False)).model
     normalise = partial(_normalised, spec=spec)
     pixels = calibration.pixels[:1]
     feeds: dict[str, tuple[Candidate, npt.NDArray[Any]]] = {
