@@ -7,11 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
+
+from edgewright.cli import main
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -26,6 +29,25 @@ def edgewright(*arguments: str | Path, cwd: Path, **environment: str) -> subproc
         env=os.environ | environment,
         timeout=500,
     )
+
+
+@pytest.fixture
+def here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the command in this process, in `tmp_path`: what is refused at once takes a process longer to start."""
+
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["edgewright", *arguments])
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess([], int(stopped.value.code or 0), said.out, said.err)
+
+    return run
 
 
 def refusal(done: subprocess.CompletedProcess[str]) -> str:
@@ -82,7 +104,7 @@ def test_quickstart_measures_every_artefact(quickstart: tuple[Path, dict[str, An
     assert len(reports) == len(document["export"]["artefacts"]) - 1
     for report in reports:
         assert 0 < report["p50_ms"] <= report["p90_ms"]
-        assert set(report["stages_ms"]) == {"decode", "preprocess", "inference", "postprocess"}
+        assert set(report["stages_ms"]) == {"decode", "preprocess", "copy_in", "inference", "copy_out", "postprocess"}
         # Medians of stages need not add up to the median of the whole, but nearly.
         assert sum(report["stages_ms"].values()) == pytest.approx(report["p50_ms"], rel=0.25)
 
@@ -93,8 +115,8 @@ def test_run_folder_holds_what_people_look_at(quickstart: tuple[Path, dict[str, 
     run = folder / document["run"]
     for name in ("curves.png", "confusion_matrix.png", "mistakes.png"):
         with Image.open(run / name) as picture:
-            # Flatter where there is little to show: one epoch, one row of mistakes.
-            assert picture.width > 400
+            # Flatter where there is little to show: one epoch, one row of mistakes, which may be a single one.
+            assert picture.width > (200 if name == "mistakes.png" else 400)
             assert picture.height > 100
     names = {path.name for path in run.iterdir()}
     assert {
@@ -176,11 +198,16 @@ def test_damaged_training_pictures_are_named_skipped_and_counted(tmp_path: Path)
         (("--weights", "none", "--resume", "--out", "nowhere"), "Nothing to resume"),
     ],
 )
-def test_bad_training_option_is_refused(options: tuple[str, ...], message: str, tmp_path: Path) -> None:
+def test_bad_training_option_is_refused(
+    options: tuple[str, ...],
+    message: str,
+    tmp_path: Path,
+    here: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
     pictures(tmp_path / "data", cat=6, dog=6)
     # An address that nothing listens on stands for a machine without a network.
     nowhere = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "TORCH_HOME": str(tmp_path)}
-    done = edgewright("train", "data", *options, cwd=tmp_path, **nowhere)
+    done = here("train", "data", *options, **nowhere)
     assert message in refusal(done)
     assert not (tmp_path / "runs").exists()
 
@@ -194,9 +221,11 @@ def test_bad_training_option_is_refused(options: tuple[str, ...], message: str, 
         ({"cat": 6, "dog": 1}, "Class 'dog' has only 1 picture"),
     ],
 )
-def test_bad_training_folder_is_refused(counts: dict[str, int], message: str, tmp_path: Path) -> None:
+def test_bad_training_folder_is_refused(
+    counts: dict[str, int], message: str, tmp_path: Path, here: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
     pictures(tmp_path / "data", **counts)
-    assert message in refusal(edgewright("train", "data", "--weights", "none", cwd=tmp_path))
+    assert message in refusal(here("train", "data", "--weights", "none"))
     assert not (tmp_path / "runs").exists()
 
 
