@@ -8,12 +8,17 @@ import sys
 
 import typer
 
-from edgewright.benchmarks.commands import bench_command
+from edgewright.benchmarks.commands import bench_app
+from edgewright.benchmarks.tune_command import tune_command
+from edgewright.demo.command import demo_command
 from edgewright.export.commands import export_command
 from edgewright.quickstart import quickstart_command
-from edgewright.runtime.commands import predict_command, val_command, verify_command
+from edgewright.runtime.commands import val_command, verify_command
 from edgewright.runtime.compile_command import compile_command
+from edgewright.runtime.deploy.command import deploy_command
 from edgewright.runtime.errors import EdgewrightError
+from edgewright.runtime.predict_command import predict_command
+from edgewright.runtime.server.command import serve_command
 from edgewright.train.audit.commands import audit_command
 from edgewright.train.backbones.commands import backbones_command, summary_command
 from edgewright.train.commands import train_command
@@ -49,7 +54,11 @@ app.command("compile")(compile_command)
 app.command("verify")(verify_command)
 app.command("val")(val_command)
 app.command("predict")(predict_command)
-app.command("bench")(bench_command)
+app.add_typer(bench_app, name="bench")
+app.command("tune")(tune_command)
+app.command("serve")(serve_command)
+app.command("demo")(demo_command)
+app.command("deploy")(deploy_command)
 
 
 def main() -> None:

@@ -27,9 +27,8 @@ def quickstart_command(
     """Train, export, quantize, verify and benchmark a classifier of handwritten digits, in about a minute."""
     started = time.perf_counter()
     require("all", "torch", "torchvision", "sklearn", "onnx", "onnxscript", "openvino", "nncf")
-    from edgewright.benchmarks.closed_loop import bench_closed_loop
-    from edgewright.benchmarks.commands import bench_document, print_bench
-    from edgewright.benchmarks.device import device_facts
+    from edgewright.benchmarks.bench import bench, quick_plan
+    from edgewright.benchmarks.commands import print_bench
     from edgewright.export.commands import export_document, print_export
     from edgewright.export.config import ExportConfig
     from edgewright.export.exporter import export
@@ -41,7 +40,6 @@ def quickstart_command(
     from edgewright.train.trainer import train
 
     folder = out or Path("runs") / "quickstart"
-    device = device_facts()
     notice("1/4 train: scikit-learn's handwritten digits, built-in weights")
     run = train(
         TrainConfig(
@@ -65,8 +63,9 @@ def quickstart_command(
     notice("3/4 verify: golden vectors through every artefact")
     verified = verify_document(verify_bundle(exported.bundle))
     notice("4/4 bench: picture to label")
-    reports = bench_closed_loop(exported.bundle, runnable_artefacts(exported.bundle, None), threads=None, seconds=5)
-    print_bench(str(exported.bundle.path), device, reports)
+    artefacts = runnable_artefacts(exported.bundle, None)
+    measured = bench(exported.bundle, artefacts, quick_plan(artefacts, seconds_each=2)).document
+    print_bench(str(exported.bundle.path), measured)
     seconds = time.perf_counter() - started
     if json:
         emit_json(
@@ -76,7 +75,7 @@ def quickstart_command(
                 "train": train_document(run),
                 "export": export_document(exported),
                 "verify": verified,
-                "bench": bench_document(device, reports),
+                "bench": measured.as_json(),
                 "seconds": seconds,
             }
         )

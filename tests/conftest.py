@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping
+import pickle
+import signal
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-SHARING = ("tests/export", "tests/runtime/tensorrt")
-"""Folders whose files share what takes long to make: a run and its export, unpacked wheels."""
+if TYPE_CHECKING:
+    from edgewright.export.exporter import Export
+    from edgewright.train.run import Run
+
+MadeOnce = Callable[[str, Callable[[Path], Any]], Any]
 
 
 def _take_own_cores() -> None:
@@ -30,15 +37,8 @@ def _take_own_cores() -> None:
 
 
 _take_own_cores()
-
-
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests of one file stay together, since they share fixtures; so do those of `SHARING`."""
-    for item in items:
-        file = item.path.relative_to(config.rootpath).as_posix()
-        group = next((folder for folder in SHARING if file.startswith(folder)), file)
-        item.add_marker(pytest.mark.xdist_group(group))
+# A shell's background job ignores interrupts, and so would everything that the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +50,67 @@ def shared() -> Path:
             pytest.fail(f"CI must have the real data in '{folder}'")
         pytest.skip(f"needs the real data in '{folder}', which this machine does not have")
     return folder
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """`made_once("runs", make)`: what `make(folder)` returns; of all processes of the tests, the first one that asks
+    makes it, the others read it."""
+    # With torch, as most of what is made needs it.
+    from filelock import FileLock
+
+    own = tmp_path_factory.getbasetemp()
+    root = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def get(name: str, make: Callable[[Path], Any]) -> Any:
+        kept = root / f"{name}.pickle"
+        with FileLock(root / f"{name}.lock"):
+            if not kept.exists():
+                folder = root / name
+                folder.mkdir()
+                kept.write_bytes(pickle.dumps(make(folder)))
+        return pickle.loads(kept.read_bytes())  # noqa: S301 - written above
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def digits_run(made_once: MadeOnce) -> Run:
+    """SqueezeNet from random weights to digits: the fastest to export of what torchvision has."""
+
+    def make(folder: Path) -> Run:
+        # Not needed by most tests, and torch takes seconds to import.
+        from edgewright.train.config import TrainConfig
+        from edgewright.train.trainer import train
+
+        config = {"data": "digits", "backbone": "squeezenet1_1", "weights": "none", "imgsz": 48}
+        return train(TrainConfig(**config, out=str(folder / "digits")))  # type: ignore[arg-type]
+
+    run: Run = made_once("digits-run", make)
+    return run
+
+
+@pytest.fixture(scope="session")
+def digits_export(digits_run: Run, made_once: MadeOnce) -> Export:
+    """That run as a bundle with every artefact, whatever INT8 costs it."""
+
+    def make(folder: Path) -> Export:
+        from edgewright.export.config import ExportConfig
+        from edgewright.export.exporter import export
+
+        config = ExportConfig(
+            run=str(digits_run.folder),
+            out=folder / "bundle",
+            formats=("onnx", "openvino", "tensorrt"),
+            precisions=("fp32", "fp16", "bf16", "int8"),
+            max_drop=100,
+            calibration_images=64,
+            explain=True,
+        )
+        return export(config)
+
+    found: Export = made_once("digits-export", make)
+    return found
 
 
 @pytest.fixture
@@ -67,3 +128,76 @@ def picture_folder(tmp_path: Path) -> Callable[[Mapping[str, int]], Path]:
         return root
 
     return make
+
+
+class HalfStateError(AssertionError):
+    """What a fault left is neither what was there before nor what was to be there."""
+
+
+class Faults:
+    """What one test did to the product; counted for the table that is printed when all tests are over."""
+
+    def __init__(self, node: pytest.Item) -> None:
+        self._node = node
+
+    def tried(self, fault: str, place: str, times: int = 1) -> None:
+        """Before it is done, so that a test which fails is counted: `faults.tried("kill -9", "export")`."""
+        self._node.user_properties.append(("fault", [fault, place, times]))
+
+    @contextlib.contextmanager
+    def whole(self) -> Iterator[None]:
+        """Whatever fails in this block counts as a half state; all other failures count as crashes."""
+        try:
+            yield
+        except (Exception, pytest.fail.Exception) as error:
+            raise HalfStateError(f"{type(error).__name__}: {error}") from error
+
+
+@pytest.fixture
+def faults(request: pytest.FixtureRequest) -> Faults:
+    """Counts the faults that a test tries."""
+    return Faults(request.node)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed and call.excinfo is not None:
+        # Goes with the report to the process that prints the table.
+        report.user_properties.append(
+            ("failed", "half state" if call.excinfo.errisinstance(HalfStateError) else "crash")
+        )
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the table of faults."""
+    places: dict[str, set[str]] = {}
+    times: dict[str, int] = {}
+    failed: dict[tuple[str, str], int] = {}
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            tried = [value for name, value in report.user_properties if name == "fault"]
+            if not tried or report.when != "call":
+                continue
+            for fault, place, count in tried:
+                places.setdefault(fault, set()).add(place)
+                times[fault] = times.get(fault, 0) + count
+            for name, kind in report.user_properties:
+                if name == "failed":
+                    # The one that was done last.
+                    failed[tried[-1][0], kind] = failed.get((tried[-1][0], kind), 0) + 1
+    if not times:
+        return
+    terminalreporter.section("faults")
+    terminalreporter.write_line("| fault | places tried | times | crashes | half states |")
+    terminalreporter.write_line("|---|---|---:|---:|---:|")
+    for fault in sorted(times):
+        counts = " | ".join(str(failed.get((fault, kind), 0)) for kind in ("crash", "half state"))
+        terminalreporter.write_line(f"| {fault} | {', '.join(sorted(places[fault]))} | {times[fault]:,} | {counts} |")
+    totals = " | ".join(
+        str(sum(count for (_, each), count in failed.items() if each == kind)) for kind in ("crash", "half state")
+    )
+    terminalreporter.write_line(f"| all | | {sum(times.values()):,} | {totals} |")

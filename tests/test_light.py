@@ -12,6 +12,7 @@ import pytest
 HEAVY = {
     *("numpy", "PIL", "onnxruntime", "openvino", "torch", "torchvision", "onnx", "onnxscript", "nncf"),
     *("sklearn", "scipy", "matplotlib", "yaml", "safetensors", "tensorboard", "gradio", "fastapi"),
+    *("starlette", "uvicorn", "uvloop", "httptools", "prometheus_client"),
 }
 
 HELP = """
@@ -59,6 +60,7 @@ def test_importing_edgewright_is_nearly_free(tmp_path: Path) -> None:
         "export --help",
         "predict --help",
         "bench --help",
+        "serve --help",
     ],
 )
 def test_help_imports_nothing_heavy(tmp_path: Path, argv: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 import edgewright
+from edgewright.runtime.deploy.wheel import build_wheel
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -78,7 +80,11 @@ def test_every_package_has_an_init() -> None:
 
 
 def test_weights_are_package_data() -> None:
-    assert setuptools_options()["package-data"] == {"edgewright": ["py.typed"], "edgewright.train": ["weights/*"]}
+    assert setuptools_options()["package-data"] == {
+        "edgewright": ["py.typed"],
+        "edgewright.demo": ["style.css"],
+        "edgewright.train": ["weights/*"],
+    }
 
 
 def test_type_checkers_find_every_room_and_module() -> None:
@@ -131,6 +137,14 @@ def test_wheel_holds_the_packages_and_nothing_else(contents: set[str]) -> None:
     data = setuptools_options()["package-data"]
     expected = [files_of(package, folder, data) for package, folder in folders_with_modules().items()]
     assert contents == set().union(*expected)
+
+
+def test_wheel_that_goes_to_a_device_is_the_same(wheel: Path, contents: set[str]) -> None:
+    name, data = build_wheel()
+    assert name == wheel.name
+    with zipfile.ZipFile(wheel) as built, zipfile.ZipFile(io.BytesIO(data)) as sent:
+        assert {each for each in sent.namelist() if ".dist-info/" not in each} == contents
+        assert all(sent.read(each) == built.read(each) for each in contents)
 
 
 def test_wheel_is_typed(contents: set[str]) -> None:
