@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import html
 import lzma
 import zipfile
@@ -26,7 +27,16 @@ MOST_PICTURES = 500
 _LARGEST_PICTURE = 32 * 1024 * 1024
 _LARGEST_ZIP = 512 * 1024 * 1024
 _SHOWN = 40
-_DAMAGED = (zlib.error, lzma.LZMAError)
+# What zipfile and the decompressors raise for bytes that are no ZIP, or one of a kind they do not know.
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,  # a stream that ends too early
+    RuntimeError,  # NotImplementedError too: a compression or version that zipfile does not have
+    ValueError,  # a date, a name or an offset that cannot be
+)
+_DAMAGED_ZIP = "The ZIP is damaged or of a kind that cannot be read. Make it again."
 _SUFFIXES = {suffix.lower() for suffix in EXTENSIONS}
 
 
@@ -124,8 +134,14 @@ def _from_zip(file: Path) -> Iterator[tuple[str, bytes]]:
                 if left < 0 or len(data) > _LARGEST_PICTURE:
                     raise UsageError("The ZIP unpacks to too much. Send fewer or smaller pictures.")
                 yield name, data
-    except (*_DAMAGED, zipfile.BadZipFile, NotImplementedError, EOFError, OSError, RuntimeError, ValueError) as error:
-        raise UsageError("The ZIP is damaged or of a kind that cannot be read. Make it again.") from error
+    except _DAMAGED as error:
+        raise UsageError(_DAMAGED_ZIP) from error
+    except OSError as error:
+        # bzip2 has no error of its own, and an offset before the file's beginning is an invalid argument to the system;
+        # any other is the disk's fault, not the ZIP's.
+        if error.errno not in (None, errno.EINVAL):
+            raise
+        raise UsageError(_DAMAGED_ZIP) from error
 
 
 @dataclass

@@ -123,6 +123,18 @@ class Device:
             cwd=self.folder,
         )
 
+    def begin(self, name: str, *words: object) -> subprocess.Popen[str]:
+        """The same, not waited for."""
+        return subprocess.Popen(
+            self.command(name, *words),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=ENVIRONMENT,
+            cwd=self.folder,
+        )
+
     def deploy(self, bundle: Path, *words: object, config: Path | None = None) -> dict[str, Any]:
         """`edgewright deploy`, which must succeed; its document, and under "said" what it told."""
         done = self.edgewright("deploy", bundle, "device", *words, "--json", config=config)

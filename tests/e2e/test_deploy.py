@@ -15,6 +15,7 @@ import pytest
 
 from edgewright.benchmarks.document import read_document
 from edgewright.export.exporter import Export
+from edgewright.runtime.deploy.wheel import build_wheel
 
 from ..sshd import Device, changed, device, free_port, states, tree
 
@@ -129,6 +130,39 @@ def test_what_was_altered_there_is_noticed_and_mended(device: Device, first: dic
     done = device.deploy(bundle, *QUICK, "--no-bench")
     assert {"copy", "place", "verify"} <= {name for name, state in states(done).items() if state == "done"}
     assert Path(done["release"], "bundle", "labels.txt").read_text() == right
+
+
+def test_device_without_an_index(device: Device, first: dict[str, Any], bundle: Path, tmp_path: Path) -> None:
+    environment = Path(first["current"], "environment")
+    packages = json.loads((environment / "ready.json").read_text())["packages"]
+    wanted = [
+        f"{name}=={version}" for name, version in packages.items() if name not in ("edgewright", "pip", "setuptools")
+    ]
+    wheels, own = tmp_path / "wheels", tmp_path / "own"
+    pip = [str(environment / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--no-input"]
+    fetched = subprocess.run(
+        [*pip, "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", str(wheels), *wanted],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert fetched.returncode == 0, fetched.stderr
+    name, content = build_wheel()
+    own.mkdir()
+    (own / name).write_bytes(content)
+    words = ("--extras", "none", "--no-tune", "--no-bench", "--root", device.home / "offline", "--wheel", own / name)
+    # Nobody listens there.
+    nowhere = {"PIP_INDEX_URL": f"http://127.0.0.1:{free_port()}/simple", "PIP_EXTRA_INDEX_URL": "", "PIP_RETRIES": "0"}
+    with device.sshd(**nowhere) as port:
+        config = device.configuration("offline", port)
+        refused = device.edgewright("deploy", bundle, "device", *words, config=config)
+        assert refused.returncode == 2, refused.stderr
+        assert "Traceback" not in refused.stderr
+        assert "--wheelhouse" in refused.stderr.splitlines()[-1]
+        done = device.deploy(bundle, *words, "--wheelhouse", wheels, config=config)
+    assert done["verify"]["passed"]
+    there = json.loads(Path(done["current"], "environment", "ready.json").read_text())["packages"]
+    assert {name: version for name, version in there.items() if name in packages} == packages
 
 
 def test_measured_from_afar(device: Device, first: dict[str, Any], bundle: Path, tmp_path: Path) -> None:

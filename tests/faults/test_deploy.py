@@ -174,15 +174,12 @@ def test_kill(device: Device, older: Older, bundle: Path, tmp_path: Path, faults
     dice = random.Random(0)
     for number in range(KILLS):
         new = grown(bundle, tmp_path / f"new{number}", 10 + number)
-        process = subprocess.Popen(
-            device.command("deploy", new, "device", *WORDS),
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=device.folder,
-        )  # fmt: skip
+        process = device.begin("deploy", new, "device", *WORDS)
         try:
-            process.wait(takes * dice.uniform(0.2, 0.95))
+            process.communicate(timeout=takes * dice.uniform(0.2, 0.95))
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-        process.wait()
+            process.kill()
+        process.communicate()
         older.assert_nobody_at_work()
         # What had come to its end is a release of its own.
         complete = [path for path in older.root.glob("releases/*/*") if (path / "report" / "verify.json").is_file()]
@@ -230,13 +227,7 @@ def test_part_that_was_spoilt(device: Device, older: Older, bundle: Path, tmp_pa
 def test_two_at_once(device: Device, older: Older, bundle: Path, tmp_path: Path, faults: Faults) -> None:
     faults.tried("two at once", "deploy")
     new = [grown(bundle, tmp_path / f"new{number}", 5 + number) for number in range(2)]
-    both = [
-        subprocess.Popen(
-            device.command("deploy", each, "device", *WORDS),
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=device.folder,
-        )
-        for each in new
-    ]  # fmt: skip
+    both = [device.begin("deploy", each, "device", *WORDS) for each in new]
     said = [process.communicate()[1] for process in both]
     assert all("Traceback" not in each for each in said)
     assert 0 in [process.returncode for process in both], said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 import signal
@@ -136,14 +137,8 @@ def test_compile(tmp_path: Path, run: Start, small_bundle: Path, faults: Any) ->
 
     faults.tried(FAULT, "compile", 8)
     arguments = ("compile", small_bundle, "--backend", "openvino", "--force")
-    kill_and_repeat(
-        lambda **limits: run(*arguments, environment={CACHE_VARIABLE: str(cache)}, **limits),
-        cache,
-        whole,
-        steps=5,
-        moments=3,
-        seed="compile",
-    )
+    begin = functools.partial(run, *arguments, environment={CACHE_VARIABLE: str(cache)})
+    kill_and_repeat(begin, cache, whole, steps=5, moments=3, seed="compile")
 
 
 def test_tune(tmp_path: Path, run: Start, small_bundle: Path, faults: Any) -> None:
@@ -157,14 +152,8 @@ def test_tune(tmp_path: Path, run: Start, small_bundle: Path, faults: Any) -> No
 
     faults.tried(FAULT, "tune", 5)
     arguments = ("tune", small_bundle, "--seconds", "0.5", "--threads", "1", "--max-drop", "100")
-    kill_and_repeat(
-        lambda **limits: run(*arguments, environment={CACHE_VARIABLE: str(cache)}, **limits),
-        cache,
-        whole,
-        steps=3,
-        moments=2,
-        seed="tune",
-    )
+    begin = functools.partial(run, *arguments, environment={CACHE_VARIABLE: str(cache)})
+    kill_and_repeat(begin, cache, whole, steps=3, moments=2, seed="tune")
 
 
 def test_bench(tmp_path: Path, run: Start, small_bundle: Path, faults: Any) -> None:
@@ -177,7 +166,7 @@ def test_bench(tmp_path: Path, run: Start, small_bundle: Path, faults: Any) -> N
 
     faults.tried(FAULT, "bench --report", 2)
     arguments = ("bench", small_bundle, "--seconds", "0.1", "--threads", "1", "--batch", "1", "--report", report)
-    kill_and_repeat(lambda **limits: run(*arguments, **limits), report, whole, steps=2, moments=0, seed="bench")
+    kill_and_repeat(functools.partial(run, *arguments), report, whole, steps=2, moments=0, seed="bench")
 
 
 def test_predict_is_continued(tmp_path: Path, run: Start, small_bundle: Path, faults: Any) -> None:

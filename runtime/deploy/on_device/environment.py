@@ -12,6 +12,7 @@ from typing import Any
 
 from edgewright.runtime.deploy.on_device.places import Request, release_of, root_of
 from edgewright.runtime.deploy.on_device.programs import call, tried
+from edgewright.runtime.errors import DeployError
 from edgewright.runtime.files import atomic_write
 
 __all__ = ["install", "run"]
@@ -33,7 +34,11 @@ def install(request: Request) -> dict[str, Any]:
     python = str(folder / "bin" / "python")
     only = ["--no-index", "--find-links", str(wheels)] if request["only_wheels"] else []
     pip = [python, "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--quiet", *only]
-    call([*pip, *(word.replace("{wheels}", str(wheels)) for word in request["requirements"])])
+    try:
+        call([*pip, *(word.replace("{wheels}", str(wheels)) for word in request["requirements"])])
+    except DeployError as error:
+        advice = "Put what is missing into the folder" if only else "If the device has no internet, give the wheels with"
+        raise DeployError(f"{error}. {advice} --wheelhouse.") from None
     listed = tried(python, "-m", "pip", "--disable-pip-version-check", "list", "--format=json")
     packages = {one["name"]: one["version"] for one in json.loads(listed or "[]")}
     atomic_write(
