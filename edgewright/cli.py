@@ -73,7 +73,10 @@ def main() -> None:
         print(f"edgewright: {error}", file=sys.stderr)
         sys.exit(error.exit_status)
     except KeyboardInterrupt:
-        print("edgewright: interrupted; `train` and `predict --out` go on with --resume, anything else with the same command", file=sys.stderr)
+        print(
+            "edgewright: interrupted; `train` and `predict --out` go on with --resume, anything else with the same command",
+            file=sys.stderr,
+        )
         sys.exit(130)
     except BrokenPipeError:
         # The reader of our output has gone, as in `edgewright … | head`; nothing is left to say, and nobody to hear it.

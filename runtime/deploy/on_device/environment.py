@@ -37,7 +37,9 @@ def install(request: Request) -> dict[str, Any]:
     try:
         call([*pip, *(word.replace("{wheels}", str(wheels)) for word in request["requirements"])])
     except DeployError as error:
-        advice = "Put what is missing into the folder" if only else "If the device has no internet, give the wheels with"
+        advice = (
+            "Put what is missing into the folder" if only else "If the device has no internet, give the wheels with"
+        )
         raise DeployError(f"{error}. {advice} --wheelhouse.") from None
     listed = tried(python, "-m", "pip", "--disable-pip-version-check", "list", "--format=json")
     packages = {one["name"]: one["version"] for one in json.loads(listed or "[]")}

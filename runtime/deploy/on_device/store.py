@@ -10,6 +10,7 @@ from typing import Any
 
 from edgewright.runtime.deploy.on_device.places import Request, link, release_of, root_of, text_of
 from edgewright.runtime.deploy.on_device.service import unit_path
+from edgewright.runtime.errors import DeployError
 from edgewright.runtime.files import sha256_of_file
 
 __all__ = ["place", "prepare", "receive", "state", "switch", "tidy"]
@@ -25,7 +26,6 @@ def state(request: Request) -> dict[str, Any]:
             missing.append(sha256)
             if part.is_file():
                 parts[sha256] = part.stat().st_size
-    current = Path(os.path.realpath(root / "current" / request["name"]))
     deployed = [
         {"name": each.name, "release": Path(os.path.realpath(each)).name}
         for each in sorted((root / "current").glob("*"))
@@ -37,7 +37,7 @@ def state(request: Request) -> dict[str, Any]:
         "environment": (root / "environments" / request["environment"] / "ready.json").is_file(),
         "placed": not missing and _is_whole(root, release / "bundle", request["bundle"]),
         "reports": {path.stem: json.loads(path.read_text()) for path in sorted((release / "report").glob("*.json"))},
-        "current": str(current) == os.path.realpath(release),
+        "current": _current(request) == release.name,
         "deployed": deployed,
         "unit": text_of(unit_path(request["name"])),
     }
@@ -115,17 +115,33 @@ def place(request: Request) -> dict[str, Any]:
 
 
 def switch(request: Request) -> dict[str, Any]:
-    """From now on this release is the one that counts; tells which it was before."""
-    current = root_of(request) / "current" / request["name"]
-    before = Path(os.path.realpath(current)).name if current.is_symlink() else None
-    link(release_of(request), current)
+    """From now on this release is the one that counts; tells which it was before.
+
+    Raises:
+        DeployError: it is not there, as another deployment of the same name has been faster and tidied up.
+    """
+    release, before = release_of(request), _current(request)
+    if not ((release / "bundle").is_dir() and (release / "environment" / "ready.json").is_file()):
+        raise DeployError(f"'{release}' is gone: another deployment has removed it. Run the command again.")
+    link(release, _link_of(request))
     return {"before": before}
+
+
+def _link_of(request: Request) -> Path:
+    return root_of(request) / "current" / str(request["name"])
+
+
+def _current(request: Request) -> str | None:
+    """The release that counts now."""
+    path = _link_of(request)
+    return Path(os.path.realpath(path)).name if path.is_symlink() else None
 
 
 def tidy(request: Request) -> dict[str, Any]:
     """Throw away what no current release needs, but for the one before."""
     root, releases = root_of(request), root_of(request) / "releases" / request["name"]
-    keep = {request["release"], request["before"]}
+    # Since this release was switched to, another deployment may have switched to its own.
+    keep = {request["release"], request["before"], _current(request)}
     for release in releases.iterdir():
         if release.name not in keep:
             shutil.rmtree(release, ignore_errors=True)
