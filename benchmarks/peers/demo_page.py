@@ -7,11 +7,8 @@ A real Chromium (Debian's), driven by Playwright, on the same machine, whose cor
 
 from __future__ import annotations
 
-import json as json_module
 import re
 import shutil
-import subprocess
-import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edgewright.benchmarks.peers.own_server import own_server, resident_mb
 from edgewright.benchmarks.peers.sides import machine, run_script
 from edgewright.benchmarks.subjects import golden_pictures
 from edgewright.runtime.bundle import open_bundle
@@ -59,29 +57,18 @@ def measure_page(bundle: Path, *, seconds: float) -> dict[str, Any]:
     with load(bundle) as classifier:
         classifier.warm_up()
         own_ms = median(_own_ms(classifier, data) for data in golden_pictures(opened) * 5)
-    command = [sys.executable, "-W", "ignore", "-m", "edgewright", "demo", str(bundle), "--port", "0", "--json"]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", *_CAMERA])
         begun = time.perf_counter()
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:  # noqa: S603 - our own command
-            try:
-                assert process.stdout is not None
-                text = ""
-                while not text.endswith("\n}\n"):
-                    line = process.stdout.readline()
-                    if not line:
-                        raise UsageError(f"`edgewright demo` ended with status {process.wait()}.")
-                    text += line
-                served_s = time.perf_counter() - begun
-                page = browser.new_context(permissions=["camera"]).new_page()
-                page.goto(json_module.loads(text)["url"])
-                page.locator("#picture input[type=file]").first.wait_for(state="attached")
-                usable_s = time.perf_counter() - begun
-                uploads = [_upload_ms(page, pictures[number % len(pictures)]) for number in range(_UPLOADS)]
-                frames_per_s = _frames_per_s(page, seconds)
-                memory_mb = _resident_mb(process.pid)
-            finally:
-                process.terminate()
+        with own_server("demo", str(bundle)) as (url, pid):
+            served_s = time.perf_counter() - begun
+            page = browser.new_context(permissions=["camera"]).new_page()
+            page.goto(url)
+            page.locator("#picture input[type=file]").first.wait_for(state="attached")
+            usable_s = time.perf_counter() - begun
+            uploads = [_upload_ms(page, pictures[number % len(pictures)]) for number in range(_UPLOADS)]
+            frames_per_s = _frames_per_s(page, seconds)
+            memory_mb = resident_mb(pid)
         browser.close()
     return {
         "served_s": served_s,
@@ -119,13 +106,6 @@ def _frames_per_s(page: Any, seconds: float) -> float:
     page.evaluate(_COUNT_ANSWERS)
     page.wait_for_timeout(1e3 * seconds)
     return float(page.evaluate("window.answers")) / seconds
-
-
-def _resident_mb(pid: int) -> float | None:
-    status = Path(f"/proc/{pid}/status")
-    if not status.is_file():
-        return None
-    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmRSS:")) / 1024
 
 
 def main(

@@ -18,7 +18,6 @@ PyTorch: the first one, with our own classifier inside, compares the servers alo
 from __future__ import annotations
 
 import contextlib
-import json as json_module
 import socket
 import subprocess
 import sys
@@ -36,6 +35,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import typer
 
+from edgewright.benchmarks.peers.own_server import own_server, resident_mb
 from edgewright.benchmarks.peers.sides import Side, machine, pictures_of, run_script
 from edgewright.runtime.bundle import open_bundle
 from edgewright.runtime.console import emit_json, notice, print_table
@@ -47,36 +47,6 @@ __all__ = ["compare_servers"]
 
 _WARM_REQUESTS = 2000
 _START_S = 60.0
-
-
-@contextlib.contextmanager
-def _ours(bundle: Path, artefact: str) -> Iterator[tuple[str, int]]:
-    """`edgewright serve`, as it is by default: its address and its process' number."""
-    command = [
-        sys.executable,
-        "-m",
-        "edgewright",
-        "serve",
-        str(bundle),
-        "--artefact",
-        artefact,
-        "--port",
-        "0",
-        "--json",
-    ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own command
-        try:
-            assert process.stdout is not None
-            text = ""
-            # The document ends with the line that closes it; the stream stays open.
-            while not text.endswith("\n}\n"):
-                line = process.stdout.readline()
-                if not line:
-                    raise UsageError(f"`edgewright serve` ended with status {process.wait()}; see above.")
-                text += line
-            yield json_module.loads(text)["url"], process.pid
-        finally:
-            process.terminate()
 
 
 @contextlib.contextmanager
@@ -153,12 +123,6 @@ def _overload(url: str, pictures: list[str], rate: float, seconds: float) -> dic
     }
 
 
-def _resident_mb(pid: int) -> float:
-    """Resident memory of a process; of Linux."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")) / 1024
-
-
 def compare_servers(
     bundle: Path,
     pictures: list[str],
@@ -173,7 +137,7 @@ def compare_servers(
     """Throughput of each way in pictures a second, their ratios, latencies under load, and memory."""
     closed = {"do": "closed", "clients": clients, "seconds": seconds}
     with contextlib.ExitStack() as stack:
-        url, pid = stack.enter_context(_ours(bundle, artefact))
+        url, pid = stack.enter_context(own_server("serve", str(bundle), "--artefact", artefact))
         classifier = stack.enter_context(load(bundle, artefact, threads=1, streams=available_cores()))
 
         def in_process() -> float:
@@ -221,9 +185,11 @@ def _memory(url: str, pid: int, pictures: list[str], clients: int, requests: int
         return None
     how = {"do": "closed", "clients": clients, "seconds": 1e9}
     _clients(url, "/classify", pictures, requests=_WARM_REQUESTS, **how)
-    before = _resident_mb(pid)
+    before = resident_mb(pid)
     done = _clients(url, "/classify", pictures, requests=requests, **how)
-    after = _resident_mb(pid)
+    after = resident_mb(pid)
+    assert before is not None
+    assert after is not None
     return {"requests": len(done["answers"]), "before_mb": before, "after_mb": after, "growth": after / before - 1}
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgewright.benchmarks.report.words import visible
+from edgewright.runtime.visible import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

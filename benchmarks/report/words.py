@@ -8,8 +8,9 @@ from html import escape
 from typing import Any
 
 from edgewright.benchmarks.reports import LatencyReport
+from edgewright.runtime.visible import visible
 
-__all__ = ["NONE", "SCENARIOS", "figure", "html_text", "markdown_text", "p50_text", "spoken", "visible"]
+__all__ = ["NONE", "SCENARIOS", "figure", "html_text", "markdown_text", "p50_text", "spoken"]
 
 NONE = "–"
 """What stands where there is no figure."""
@@ -23,19 +24,7 @@ SCENARIOS = {
     "mlperf-server": "MLPerf server",
 }
 
-_JOINERS = "\u200c\u200d"
-"""Invisible, but part of how Persian, Hindi and emoji are written."""
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>|~&$#])")
-
-
-def visible(text: str) -> str:
-    """`text` with control characters, line breaks and writing-direction marks spelled out: names come from files."""
-    return "".join(
-        char
-        if char.isprintable() or char in _JOINERS
-        else char.encode("unicode_escape", "surrogatepass").decode("ascii")
-        for char in text
-    )
 
 
 def html_text(text: str) -> str:

@@ -20,21 +20,12 @@ from edgewright.benchmarks import conditions
 from edgewright.benchmarks.conditions import Conditions, Watch
 from edgewright.benchmarks.findings import findings_of
 
+from .machine_files import machine
+
 CPU = "sys/devices/system/cpu"
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads Linux's own files")
-
-
-def machine(root: Path, files: dict[str, str]) -> Path:
-    for name, content in files.items():
-        file = root / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        # Replaced as a whole: the watch reads meanwhile.
-        new = file.with_name("new")
-        new.write_text(content)
-        new.replace(file)
-    return root
 
 
 def stat(*, busy_s: float, idle_s: float, stolen_s: float = 0.0) -> dict[str, str]:

@@ -14,16 +14,10 @@ import pytest
 from edgewright.benchmarks import energy
 from edgewright.benchmarks.energy import open_energy_meter, why_no_energy
 
+from .machine_files import machine
+
 POWERCAP = "sys/class/powercap"
 INA = "sys/bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon3"
-
-
-def machine(root: Path, files: dict[str, str]) -> Path:
-    for name, content in files.items():
-        file = root / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(content)
-    return root
 
 
 def zone(name: str, kind: str, microjoules: int, most: int = 262143328850) -> dict[str, str]:

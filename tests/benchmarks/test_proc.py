@@ -14,15 +14,9 @@ from hypothesis import strategies as st
 
 from edgewright.benchmarks import proc, sensors
 
+from .machine_files import machine
+
 linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads Linux's own files")
-
-
-def machine(root: Path, files: dict[str, str]) -> Path:
-    for name, content in files.items():
-        file = root / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(content)
-    return root
 
 
 STAT = """cpu  8457516 375915 1025986 3271730 51643 0 8433 16680 700 0

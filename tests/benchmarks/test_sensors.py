@@ -14,16 +14,10 @@ from edgewright.benchmarks.sensors import (
     throttle_events,
 )
 
+from .machine_files import machine
+
 CPU = "sys/devices/system/cpu"
 THERMAL = "sys/class/thermal"
-
-
-def machine(root: Path, files: dict[str, str]) -> Path:
-    for name, content in files.items():
-        file = root / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(content)
-    return root
 
 
 def zone(number: int, kind: str, temp: str, **trips: str) -> dict[str, str]:

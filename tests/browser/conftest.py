@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from edgewright.export.exporter import Export
+
+from ..demo.conftest import start_page, stop_page
 
 
 @pytest.fixture(scope="module")
@@ -30,18 +29,6 @@ def all_cores() -> Iterator[None]:
 def page_url(all_cores: None, digits_export: Export, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where the page of the digits is, started as a user starts it."""
     errors: Path = tmp_path_factory.mktemp("page") / "stderr.txt"
-    command = [sys.executable, "-W", "ignore", "-m", "edgewright", "demo", str(digits_export.bundle.path)]
-    with (
-        errors.open("w") as stderr,
-        subprocess.Popen(
-            [*command, "--port", "0", "--json"], stdout=subprocess.PIPE, stderr=stderr, text=True
-        ) as process,
-    ):
-        assert process.stdout is not None
-        text = ""
-        while not text.endswith("\n}\n"):
-            line = process.stdout.readline()
-            assert line, errors.read_text()
-            text += line
-        yield json.loads(text)["url"]
-        process.terminate()
+    page = start_page(digits_export.bundle.path, errors=errors)
+    yield page.url
+    stop_page(page)

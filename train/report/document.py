@@ -16,7 +16,6 @@ __all__ = [
     "Strong",
     "Table",
     "Verbatim",
-    "visible",
 ]
 
 
@@ -94,17 +93,3 @@ class Document:
 
     title: str
     sections: tuple[Section, ...]
-
-
-_JOINERS = "\u200c\u200d"
-"""Invisible, but part of how Persian, Hindi and emoji are written."""
-
-
-def visible(text: str) -> str:
-    """`text` with control characters, line breaks and writing-direction marks spelled out: names come from files."""
-    return "".join(
-        char
-        if char.isprintable() or char in _JOINERS
-        else char.encode("unicode_escape", "surrogatepass").decode("ascii")
-        for char in text
-    )

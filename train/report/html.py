@@ -6,6 +6,7 @@ import base64
 from html import escape
 from pathlib import Path
 
+from edgewright.runtime.visible import visible
 from edgewright.train.report.document import (
     Block,
     Bullets,
@@ -17,7 +18,6 @@ from edgewright.train.report.document import (
     Section,
     Strong,
     Table,
-    visible,
 )
 
 __all__ = ["to_html"]

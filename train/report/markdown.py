@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from edgewright.runtime.visible import visible
 from edgewright.train.report.document import (
     Block,
     Bullets,
@@ -15,7 +16,6 @@ from edgewright.train.report.document import (
     Section,
     Strong,
     Table,
-    visible,
 )
 
 __all__ = ["to_markdown"]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
+from edgewright.runtime.visible import visible
 from edgewright.train.report.document import (
     Bullets,
     Code,
@@ -20,7 +21,6 @@ from edgewright.train.report.document import (
     Strong,
     Table,
     Verbatim,
-    visible,
 )
 from edgewright.train.report.html import to_html
 from edgewright.train.report.markdown import to_markdown
