@@ -75,7 +75,9 @@ def test_stages_add_up_to_each_request(closed: BenchResult) -> None:
 def test_machine_and_memory_are_told(closed: BenchResult) -> None:
     assert closed.document.device["cpu"]
     # The watch sees all that was measured.
-    assert closed.document.conditions["seconds"] > sum(each.total_ms.sum() for each in closed.samples.values()) / 1e3 > 1
+    assert (
+        closed.document.conditions["seconds"] > sum(each.total_ms.sum() for each in closed.samples.values()) / 1e3 > 1
+    )
     assert all(20 < (row.memory_peak_mb or 0) < 2000 for row in closed.document.reports)
 
 
