@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import statistics
 import time
 from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass, field, replace
@@ -143,6 +144,9 @@ class _Fit:
         if not self._resume():
             if self.deadline is not None:
                 self._replan(self._measure())
+                if not self.progress.total:
+                    # Something else may have had the machine just then; a run is not given up for that.
+                    self._replan(self._measure())
             self.progress.mixing = bool(str(plan.mixer)) and self.progress.total >= plan.mixed_from
             mixing = f", with {plan.mixer}" if self.progress.mixing else ""
             notice(f"  {self.progress.total / plan.steps:.3g} epochs of {plan.steps} batches planned{mixing}")
@@ -296,7 +300,7 @@ class _Fit:
         self.validation_s = plan.processes.agree(time.monotonic() - started)
         torch.set_rng_state(random)
         # The first batch pays for warming up.
-        return plan.processes.agree(sum(times[1:] or times) / len(times[1:] or times))
+        return plan.processes.agree(statistics.median(times[1:] or times))
 
     def _replan(self, batch_s: float) -> None:
         """Plan as many batches as the budget's rest allows, the validations between and after them counted."""

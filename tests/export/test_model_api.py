@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from model_api.adapters import OpenvinoAdapter, create_core
 from model_api.models import ClassificationModel
 from PIL import Image
 
@@ -42,7 +43,11 @@ def pair(request: pytest.FixtureRequest, digits_export: Export) -> tuple[Any, Cl
     bundle = digits_export.bundle
     artefact = bundle.manifest.artefact(request.param)
     path: Path = bundle.path / artefact.file
-    wrapper = ClassificationModel.create_model(str(path), device="CPU", nthreads=1)
+    # As a bundle says what it is executed in: left alone, OpenVINO computes in bf16 on CPUs that have it.
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    wrapper = ClassificationModel.create_model(
+        OpenvinoAdapter(create_core(), str(path), device="CPU", plugin_config=settings)
+    )
     return wrapper, load(bundle.path, artefact=artefact.name, threads=1)
 
 
