@@ -152,9 +152,8 @@ def executed_by_openvino(xml: bytes, weights: bytes, precision_hint: str) -> lis
         weights: Its .bin file.
         precision_hint: `INFERENCE_PRECISION_HINT`: f32, bf16 or f16.
     """
-    import openvino as ov
-
     from edgewright.runtime.backends.openvino import executed_in
+    from edgewright.runtime.silent_openvino import ov
 
     core = ov.Core()
     model = core.read_model(model=xml, weights=ov.Tensor(np.frombuffer(weights, dtype=np.uint8)))

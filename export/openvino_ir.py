@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import openvino as ov
 
 from edgewright.export.onnx_graph import INPUT_NAME
 from edgewright.export.quiet import quiet_loggers
 from edgewright.runtime.manifest import Layout
 from edgewright.runtime.preprocess import Preprocess
-from edgewright.runtime.telemetry import forbid_telemetry
+from edgewright.runtime.silent_openvino import ov
 
 __all__ = ["quantize_ir", "serialize_ir", "to_ir"]
 
@@ -71,7 +70,6 @@ def quantize_ir(
         float_layers: Names of operations that stay in float.
         quantiles: Draw ranges from quantiles instead of extremes, so that outliers do not stretch them.
     """
-    forbid_telemetry()
     with _quiet_nncf():
         import nncf
         from nncf.quantization.range_estimator import RangeEstimatorParametersSet

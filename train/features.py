@@ -21,7 +21,6 @@ from torch import nn
 
 from edgewright.runtime.console import track
 from edgewright.runtime.extras import require
-from edgewright.runtime.telemetry import forbid_telemetry
 from edgewright.train.data.loading import Batch, Renderer, batches
 
 __all__ = ["ActivationCache", "Compiled", "compile_frozen"]
@@ -55,8 +54,7 @@ class _OnCpu:
 
     def __init__(self, module: nn.Module, size: int) -> None:
         require("train", "openvino")
-        forbid_telemetry()
-        import openvino as ov
+        from edgewright.runtime.silent_openvino import ov
 
         example = torch.zeros(1, size, size, 3, dtype=torch.uint8)
         with warnings.catch_warnings():

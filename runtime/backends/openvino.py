@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import openvino as ov
 
 from edgewright.runtime.backends.base import EngineClock, Execution, LoadRequest, TensorSpec, check_feeds, run_in_parts
 from edgewright.runtime.backends.devices import Device, no_such_device, parse_device
@@ -20,6 +19,7 @@ from edgewright.runtime.backends.lifetime import Lifetime
 from edgewright.runtime.device_cache import device_cache
 from edgewright.runtime.errors import BackendError, PrecisionError, UsageError
 from edgewright.runtime.openvino_cache import cache_folder, checked_cache, compile_settings, precision_hint
+from edgewright.runtime.silent_openvino import ov
 
 __all__ = [
     "OpenVinoBackend",

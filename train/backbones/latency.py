@@ -13,7 +13,6 @@ import torch
 from edgewright.runtime.console import track
 from edgewright.runtime.extras import require
 from edgewright.runtime.preprocess import Preprocess
-from edgewright.runtime.telemetry import forbid_telemetry
 from edgewright.runtime.timing import interleaved_latencies_ms
 from edgewright.train.backbones.catalogue import build_backbone, drop_auxiliary
 from edgewright.train.backbones.network import Network
@@ -42,8 +41,7 @@ def measure_latencies(backbones: Sequence[tuple[str, int, int]]) -> tuple[dict[s
         MissingExtraError: OpenVINO is not installed.
     """
     require("train", "openvino")
-    forbid_telemetry()
-    import openvino as ov
+    from edgewright.runtime.silent_openvino import ov
 
     medians: dict[str, float] = {}
     threads = 0
