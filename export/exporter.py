@@ -123,7 +123,7 @@ def _ladders(
     if "tensorrt" in config.formats:
         ladders["INT8 for TensorRT"] = onnx_ways(workshop, TRT, train)
     if "openvino" in config.formats:
-        ladders["INT8 for OpenVINO"] = openvino_ways(workshop, source.labels, train, trial.p50_ms)
+        ladders["INT8 for OpenVINO"] = openvino_ways(workshop, source.labels, train, trial.by_speed)
     return ladders
 
 

@@ -62,7 +62,10 @@ def onnx_ways(workshop: Workshop, profile: Profile, train: Train) -> Iterator[Ca
 
 
 def openvino_ways(
-    workshop: Workshop, labels: Sequence[str], train: Train, p50_ms: Callable[[Candidate], float]
+    workshop: Workshop,
+    labels: Sequence[str],
+    train: Train,
+    by_speed: Callable[[Sequence[Candidate]], Sequence[Candidate]],
 ) -> Iterator[Candidate]:
     """Ways to make the OpenVINO artefact: by NNCF on its IR, or from ONNX Runtime's graph; the faster one first.
 
@@ -87,7 +90,7 @@ def openvino_ways(
 
     best = workshop.methods(ORT_X86)[0][0]
     plain = [by_nncf("extremes"), from_onnx(workshop.quantize(ORT_X86, best), f"{best} ranges")]
-    yield from sorted(plain, key=p50_ms)
+    yield from by_speed(plain)
     yield by_nncf("quantiles", quantiles=True)
     for worst in _growing([damage.name for damage in workshop.damage(ORT_X86)]):
         yield by_nncf(f"extremes, {_count(worst)} in float", worst)
