@@ -133,8 +133,9 @@ class Trial:
         return measure_latency(candidates, preprocess(picture.source, self._source.preprocess)[None], seconds)
 
     def by_speed(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """These, which run here, the fastest first. They take turns: one after the other, a moment in which something else
-        had the machine would decide.
+        """These, which run here, the fastest first.
+
+        They take turns: measured one after the other, a moment in which something else had the machine would decide.
         """
         ways = {f"{candidate.name} {number}": candidate for number, candidate in enumerate(candidates)}
         found = self.latency([replace(candidate, name=name) for name, candidate in ways.items()], _CHOICE_S)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-__all__ = ["forbid_telemetry", "ov"]
+__all__ = ["ov"]
 
 
-def forbid_telemetry() -> None:
+def _forbid_telemetry() -> None:
     """Keep OpenVINO's converter and NNCF from sending usage statistics.
 
     OpenVINO imports `openvino_telemetry` with itself, and does without it where it cannot; a None in `sys.modules` is
@@ -26,5 +26,5 @@ def forbid_telemetry() -> None:
         wrapper.telemetry._impl = telemetry_stub.Telemetry()
 
 
-forbid_telemetry()
+_forbid_telemetry()
 import openvino as ov  # noqa: E402
